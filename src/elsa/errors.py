@@ -1,0 +1,85 @@
+"""Every error that elsa raises on purpose.
+
+ElsaError
+├── ConfigError              a setting is unknown, of the wrong type, or impossible
+├── AssetError               a pinned download is missing, broken or not what it should be
+├── DataError                the user's rows, columns or labels cannot be used
+├── ModelError               the model directory cannot be used
+│   ├── UnsupportedModelError    its architecture has no row in the table of families
+│   ├── MissingTensorError       a tensor that a segment needs is absent or of another shape
+│   └── SplitError               p, o, q do not fit the model
+├── AdapterError             adapter tensors do not fit the model they are meant for
+├── WireError                what came over a link cannot be accepted; ends that peer's session only
+│   ├── FrameError               bytes that are no message of this protocol
+│   ├── CodecError               a packet that its codec refuses
+│   └── ProtocolError            a valid message that nobody may send now
+├── RunError                 a run directory cannot be used
+│   └── CheckpointError          no whole checkpoint, or one of another run
+└── Interrupted              the person asked to stop; everything up to the checkpoint is kept
+
+Messages say what was wrong, where, what is allowed and what to do.
+"""
+
+
+class ElsaError(Exception):
+    """Base of the tree: catch this to catch everything elsa raises on purpose."""
+
+
+class ConfigError(ElsaError, ValueError):
+    """A setting is unknown, of the wrong type, or impossible together with another."""
+
+
+class AssetError(ElsaError):
+    """A pinned download is missing, broken, or not what its checksum says."""
+
+
+class DataError(ElsaError, ValueError):
+    """The user's rows, columns or labels cannot be used as they are."""
+
+
+class ModelError(ElsaError, ValueError):
+    """The model directory cannot be used as it is."""
+
+
+class UnsupportedModelError(ModelError):
+    """The model's architecture has no row in the table of families."""
+
+
+class MissingTensorError(ModelError):
+    """A tensor that a segment needs is absent from the files, or has another shape."""
+
+
+class SplitError(ModelError):
+    """The numbers of bottom, trunk and top blocks do not fit the model."""
+
+
+class AdapterError(ElsaError, ValueError):
+    """Adapter tensors do not fit the model or the peer they are meant for."""
+
+
+class WireError(ElsaError):
+    """What came over a link cannot be accepted; it ends that peer's session only."""
+
+
+class FrameError(WireError, ValueError):
+    """Bytes that are no message of this protocol."""
+
+
+class CodecError(WireError, ValueError):
+    """A packet that its codec refuses: wrong length, dtype, shape or values."""
+
+
+class ProtocolError(WireError):
+    """A valid message that this peer may not send, or may not send now."""
+
+
+class RunError(ElsaError):
+    """A run directory cannot be used: absent, of another version, or in use."""
+
+
+class CheckpointError(RunError):
+    """No whole checkpoint is there, or it belongs to another run."""
+
+
+class Interrupted(ElsaError):  # noqa: N818 - the person's wish, not a fault
+    """The person asked to stop; the last checkpoint is kept and `elsa resume` goes on."""
