@@ -1,0 +1,1 @@
+"""Pure parts: tensors in, tensors out; no I/O, no clock, no threads, no global randomness."""
