@@ -1,0 +1,1 @@
+"""Settings: what may be set, read and checked; free of torch."""

@@ -1,0 +1,163 @@
+"""Everything that can be set, with its default: the quick start.
+
+The comments in `presets/quickstart.toml` say the same for people; a test keeps both in step.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A table of the TOML file: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Run(Section):
+    """The run as a whole."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "quickstart"
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    threads: Annotated[int, Field(ge=0)] = 0
+    """Compute threads; 0 takes one a physical core."""
+
+
+class Model(Section):
+    """The pre-trained model."""
+
+    path: str = "minilm"
+    """Name of an asset, a local Hugging Face directory, or a hub id."""
+    task: Literal["classification", "causal-lm"] = "classification"
+    pooling: Literal["auto", "mean", "cls", "last"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    max_tokens: Count = 128
+
+
+class Data(Section):
+    """The text."""
+
+    path: str = "trec"
+    """Name of an asset, a CSV, JSONL or Parquet file, or a `datasets` directory."""
+    text: str = "text"
+    pair: str = ""
+    label: str = "label"
+    group: str = ""
+    test: str = ""
+    """File of test rows; empty splits `test_fraction` off `path`."""
+    test_fraction: Fraction = 0.2
+    holdout_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Part of each device's own rows kept for its own evaluation."""
+    limit: Annotated[int, Field(ge=0)] = 0
+    """Rows to take of `path`, chosen by the seed; 0 takes all."""
+
+
+class Partition(Section):
+    """How the rows lie on the devices."""
+
+    kind: Literal["iid", "dirichlet", "group", "natural"] = "dirichlet"
+    alpha: Positive = 0.5
+    min_rows: Count = 16
+
+
+class Federation(Section):
+    """Who takes part, and how often what is averaged."""
+
+    devices: Count = 10
+    edges: Count = 2
+    rounds: Count = 10
+    edge_rounds: Count = 2
+    local_steps: Count = 10
+    participation: Fraction = 1.0
+    trunk: Literal["per-device", "shared"] = "per-device"
+
+
+class Split(Section):
+    """Where the model is cut."""
+
+    bottom: Count = 1
+    top: Annotated[int, Field(ge=0)] = 1
+
+
+class Adapter(Section):
+    """LoRA."""
+
+    rank: Count = 8
+    alpha: Positive = 16.0
+    targets: tuple[str, ...] = ()
+    """Names of linear layers; empty takes the family's default."""
+
+
+class Train(Section):
+    """The devices' and edges' optimizers (AdamW)."""
+
+    batch_size: Count = 16
+    learning_rate: Positive = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    optimizer_state: Literal["keep", "reset"] = "keep"
+    """What becomes of the moments when a round replaces the adapters."""
+    bucketing: bool = True
+
+
+class Link(Section):
+    """One kind of link of the virtual clock."""
+
+    latency_ms: Annotated[float, Field(ge=0)]
+    up_mbps: Positive
+    down_mbps: Positive
+
+
+class Network(Section):
+    """The virtual clock: links and speeds from which simulated time is computed."""
+
+    device_edge: Link = Link(latency_ms=10.0, up_mbps=20.0, down_mbps=50.0)
+    edge_cloud: Link = Link(latency_ms=40.0, up_mbps=200.0, down_mbps=200.0)
+    device_gflops: Positive = 20.0
+    edge_gflops: Positive = 1000.0
+    spread: Annotated[float, Field(ge=0, le=2)] = 0.3
+    """Sigma of the log-normal factor by which devices differ in speed and bandwidth."""
+
+
+class Evaluate(Section):
+    """Evaluation of the global adapters."""
+
+    every: Count = 1
+    batch_size: Count = 64
+
+
+class Config(Section):
+    """A whole run."""
+
+    run: Run = Run()
+    model: Model = Model()
+    data: Data = Data()
+    partition: Partition = Partition()
+    federation: Federation = Federation()
+    split: Split = Split()
+    adapter: Adapter = Adapter()
+    train: Train = Train()
+    network: Network = Network()
+    evaluate: Evaluate = Evaluate()
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Config":
+        if self.federation.edges > self.federation.devices:
+            raise ValueError(
+                f"federation.edges = {self.federation.edges} is more than federation.devices = "
+                f"{self.federation.devices}: an edge without devices has nothing to average"
+            )
+        if self.partition.kind in ("group", "natural") and not self.data.group:
+            raise ValueError(
+                f"partition.kind = '{self.partition.kind}' needs data.group, "
+                "the column that says to which group or user a row belongs"
+            )
+        if self.model.task == "causal-lm" and self.partition.kind == "dirichlet":
+            raise ValueError(
+                "partition.kind = 'dirichlet' needs labels, which model.task = 'causal-lm' has "
+                "not; allowed: 'iid', 'group', 'natural'"
+            )
+        return self

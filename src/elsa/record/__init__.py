@@ -1,0 +1,1 @@
+"""What a run leaves on the disk: events, metrics, checkpoints; only `checkpoint` needs torch."""

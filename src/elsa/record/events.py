@@ -1,0 +1,137 @@
+"""Everything that happens in a run and is worth a line of events.jsonl.
+
+A global round counts from 0. Simulated seconds are those of the virtual clock. A resumed run
+goes on with the log of the last checkpoint, so RunStarted comes once, and CheckpointSaved is to
+be written again after resuming, because it follows the checkpoint that the log was cut to.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """The run begins with a first round."""
+
+    round: int
+    rounds: int
+    devices: int
+    edges: int
+    kind: Literal["run_started"] = "run_started"
+
+
+@dataclass(frozen=True)
+class RoundStarted:
+    """A global round begins; `devices` are the names of those that take part."""
+
+    round: int
+    devices: tuple[str, ...]
+    kind: Literal["round_started"] = "round_started"
+
+
+@dataclass(frozen=True)
+class DeviceFinished:
+    """A device ended an edge round; `loss` is its mean training loss over `samples` rows."""
+
+    round: int
+    edge_round: int
+    edge: str
+    device: str
+    samples: int
+    loss: float
+    simulated_seconds: float
+    kind: Literal["device_finished"] = "device_finished"
+
+
+@dataclass(frozen=True)
+class DeviceLost:
+    """A device did not end the round it was asked to take part in."""
+
+    round: int
+    edge: str
+    device: str
+    reason: str
+    kind: Literal["device_lost"] = "device_lost"
+
+
+@dataclass(frozen=True)
+class EdgeFinished:
+    """An edge reported its average over `devices` to the cloud."""
+
+    round: int
+    edge: str
+    devices: tuple[str, ...]
+    simulated_seconds: float
+    kind: Literal["edge_finished"] = "edge_finished"
+
+
+@dataclass(frozen=True)
+class RoundFinished:
+    """A global round ended; the numbers are of this round alone, bytes by hop."""
+
+    round: int
+    loss: float
+    samples: int
+    wall_seconds: float
+    simulated_seconds: float
+    bytes: dict[str, int]
+    kind: Literal["round_finished"] = "round_finished"
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The global adapters were evaluated after a round; None is what the task has not."""
+
+    round: int
+    loss: float
+    accuracy: float | None = None
+    accuracy_mean_device: float | None = None
+    accuracy_worst_device: float | None = None
+    perplexity: float | None = None
+    kind: Literal["evaluated"] = "evaluated"
+
+
+@dataclass(frozen=True)
+class CheckpointSaved:
+    """The state after a round lies whole on the disk."""
+
+    round: int
+    kind: Literal["checkpoint_saved"] = "checkpoint_saved"
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """The person asked to stop; `round` is that of the last checkpoint."""
+
+    round: int
+    kind: Literal["interrupted"] = "interrupted"
+
+
+@dataclass(frozen=True)
+class RunFinished:
+    """The run ended after its last round; `summary` is what summary.json holds."""
+
+    round: int
+    summary: dict[str, Any]
+    kind: Literal["run_finished"] = "run_finished"
+
+
+Event = (
+    RunStarted
+    | RoundStarted
+    | DeviceFinished
+    | DeviceLost
+    | EdgeFinished
+    | RoundFinished
+    | Evaluated
+    | CheckpointSaved
+    | Interrupted
+    | RunFinished
+)
+
+EVENT: TypeAdapter[Event] = TypeAdapter(
+    Annotated[Event, Field(discriminator="kind")], config=ConfigDict(ser_json_inf_nan="strings")
+)
+"""Turns an event into JSON and back; a number that is not finite is written as a string."""
