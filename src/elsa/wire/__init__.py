@@ -1,0 +1,1 @@
+"""The protocol: messages, their bytes, and the transports that carry them."""

@@ -1,0 +1,147 @@
+"""What makes a message acceptable by itself, whoever sends it and whenever.
+
+Both ends ask: a sender before it encodes, a receiver after it decodes. What only a role can
+know (is it this peer's turn, are these its blocks) is asked there.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from numbers import Integral, Real
+
+from elsa.core.codec import Packet
+from elsa.errors import FrameError
+from elsa.wire.messages import Activations, DeviceReport, DeviceScore, Message, Score
+
+FRAME_LIMIT = 2**30
+"""Largest frame, in bytes."""
+VALUE_LIMIT = 2**28
+"""Most values of a tensor, padding included: 1 GiB as float32."""
+TEXT_LIMIT = 4096
+"""Longest reason, in characters."""
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+:@-]{0,254}")
+_DIMENSIONS = 8
+_LONG = ("rows", "samples", "items", "correct")
+
+
+def check(message: Message | DeviceReport | DeviceScore) -> None:
+    """Accept `message` or raise FrameError with the field, its value and what is allowed."""
+    kind = type(message).__name__
+    for field in fields(message):
+        _check_field(f"{kind}.{field.name}", field.name, getattr(message, field.name))
+    if isinstance(message, Activations):
+        _check_batch(message.lengths, message.packet.shape)
+    if isinstance(message, Score | DeviceScore) and message.correct > message.items:
+        raise FrameError(f"{kind}.correct = {message.correct} of {message.items} items")
+
+
+def _check_field(where: str, field: str, value: object) -> None:
+    match value:
+        case Packet():
+            check_packet(where, value)
+        case str() if field in ("reason", "lost"):
+            _check_text(where, value)
+        case str():
+            check_name(where, value)
+        case Real() if field in ("loss", "weight"):
+            _check_number(where, field, float(value))
+        case Integral():
+            _check_count(where, int(value), 64 if field in _LONG else 32)
+        case Iterable() if field == "adapters":  # names only; serde sees to the tensors
+            check_names(where, tuple(value))
+        case Sequence() if field == "devices":
+            check_names(where, value)
+        case Sequence() if field in ("reports", "scores"):
+            for row in value:
+                check(row)
+            check_names(where, [row.device for row in value])
+        case _:
+            pass
+
+
+def check_names(where: str, names: Sequence[str]) -> None:
+    """Each a plain name, and none twice."""
+    for name in names:
+        check_name(where, name)
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise FrameError(f"{where}: '{twice}' is there more than once")
+
+
+def check_name(where: str, name: str) -> None:
+    """Letters, digits and a few signs, so that a name is safe in logs and file names."""
+    if not _NAME.fullmatch(name):
+        raise FrameError(
+            f"{where}: {name[:80]!a} is not a name; allowed: 1 to 255 of A-Z a-z 0-9 _ . + : @ -, "
+            "the first a letter, a digit or _"
+        )
+
+
+def check_shape(where: str, shape: Sequence[int]) -> None:
+    """Sizes of a tensor that may be allocated on the word of a peer."""
+    if len(shape) > _DIMENSIONS or any(size < 1 for size in shape):
+        raise FrameError(
+            f"{where}: shape {list(shape[:16])}; allowed: up to {_DIMENSIONS} sizes of at least 1"
+        )
+    if math.prod(shape) > VALUE_LIMIT:
+        raise FrameError(f"{where}: shape {list(shape)} is over the limit of {VALUE_LIMIT} values")
+
+
+def check_packet(where: str, packet: Packet) -> None:
+    """A packet of hidden states or gradients [T, D]; its payload is its codec's to judge."""
+    check_name(f"{where}.codec", packet.codec)
+    check_name(f"{where}.dtype", packet.dtype)
+    check_shape(where, packet.shape)
+    if len(packet.shape) != 2:
+        raise FrameError(f"{where}: shape {list(packet.shape)}; allowed: [tokens, hidden size]")
+
+
+def check_size(size: int) -> None:
+    """The size of a frame in bytes."""
+    if size > FRAME_LIMIT:
+        raise FrameError(
+            f"frame of {size} bytes is over the limit of {FRAME_LIMIT}; "
+            "take a smaller batch or a lower adapter rank"
+        )
+
+
+def _check_batch(lengths: Sequence[int], shape: Sequence[int]) -> None:
+    if not lengths or min(lengths) < 1:
+        raise FrameError(
+            f"Activations.lengths: {list(lengths[:16])}; allowed: one or more, each at least 1"
+        )
+    if sum(lengths) != shape[0]:
+        raise FrameError(
+            f"Activations.lengths: they sum to {sum(lengths)} tokens, "
+            f"but the packet holds {shape[0]}"
+        )
+    check_shape("Activations, padded", (len(lengths), max(lengths), shape[1]))
+
+
+def _check_text(where: str, text: str) -> None:
+    if len(text) > TEXT_LIMIT or text != plain(text):
+        raise FrameError(
+            f"{where}: {text[:80]!a}; allowed: up to {TEXT_LIMIT} printable characters"
+        )
+
+
+def plain(text: str) -> str:
+    """`text` as a reason may be: without control characters, and cut to the limit."""
+    kept = "".join(sign if sign.isprintable() or sign == "\n" else " " for sign in text)
+    return kept[:TEXT_LIMIT]
+
+
+def _check_number(where: str, field: str, value: float) -> None:
+    if not math.isfinite(value):
+        raise FrameError(
+            f"{where} = {value}: not finite; training diverged, try a lower train.learning_rate"
+        )
+    if field == "weight" and value < 0:
+        raise FrameError(f"{where} = {value}: cannot be negative")
+
+
+def _check_count(where: str, value: int, bits: int) -> None:
+    if not 0 <= value < 2**bits:
+        raise FrameError(f"{where} = {value}; allowed: 0 to 2^{bits} - 1")

@@ -1,0 +1,215 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Envelope(_message.Message):
+    __slots__ = ("protocol", "ready", "local_plan", "activations", "gradients", "update", "accepted", "refusal", "round_order", "edge_update", "score", "evaluation_order", "edge_scores", "payload")
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    READY_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_PLAN_FIELD_NUMBER: _ClassVar[int]
+    ACTIVATIONS_FIELD_NUMBER: _ClassVar[int]
+    GRADIENTS_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    ROUND_ORDER_FIELD_NUMBER: _ClassVar[int]
+    EDGE_UPDATE_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    EVALUATION_ORDER_FIELD_NUMBER: _ClassVar[int]
+    EDGE_SCORES_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    protocol: int
+    ready: Ready
+    local_plan: LocalPlan
+    activations: Activations
+    gradients: Gradients
+    update: Update
+    accepted: Accepted
+    refusal: Refusal
+    round_order: RoundOrder
+    edge_update: EdgeUpdate
+    score: Score
+    evaluation_order: EvaluationOrder
+    edge_scores: EdgeScores
+    payload: bytes
+    def __init__(self, protocol: _Optional[int] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., local_plan: _Optional[_Union[LocalPlan, _Mapping]] = ..., activations: _Optional[_Union[Activations, _Mapping]] = ..., gradients: _Optional[_Union[Gradients, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., round_order: _Optional[_Union[RoundOrder, _Mapping]] = ..., edge_update: _Optional[_Union[EdgeUpdate, _Mapping]] = ..., score: _Optional[_Union[Score, _Mapping]] = ..., evaluation_order: _Optional[_Union[EvaluationOrder, _Mapping]] = ..., edge_scores: _Optional[_Union[EdgeScores, _Mapping]] = ..., payload: _Optional[bytes] = ...) -> None: ...
+
+class Packet(_message.Message):
+    __slots__ = ("codec", "dtype", "shape")
+    CODEC_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    codec: str
+    dtype: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, codec: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Tensor(_message.Message):
+    __slots__ = ("name", "dtype", "shape", "values")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    dtype: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    values: bytes
+    def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., values: _Optional[bytes] = ...) -> None: ...
+
+class Ready(_message.Message):
+    __slots__ = ("round", "edge_round", "bottom", "top")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    EDGE_ROUND_FIELD_NUMBER: _ClassVar[int]
+    BOTTOM_FIELD_NUMBER: _ClassVar[int]
+    TOP_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    edge_round: int
+    bottom: int
+    top: int
+    def __init__(self, round: _Optional[int] = ..., edge_round: _Optional[int] = ..., bottom: _Optional[int] = ..., top: _Optional[int] = ...) -> None: ...
+
+class LocalPlan(_message.Message):
+    __slots__ = ("round", "edge_round", "local_steps", "adapters")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    EDGE_ROUND_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_STEPS_FIELD_NUMBER: _ClassVar[int]
+    ADAPTERS_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    edge_round: int
+    local_steps: int
+    adapters: _containers.RepeatedCompositeFieldContainer[Tensor]
+    def __init__(self, round: _Optional[int] = ..., edge_round: _Optional[int] = ..., local_steps: _Optional[int] = ..., adapters: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...) -> None: ...
+
+class Activations(_message.Message):
+    __slots__ = ("step", "training", "lengths", "packet")
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_FIELD_NUMBER: _ClassVar[int]
+    LENGTHS_FIELD_NUMBER: _ClassVar[int]
+    PACKET_FIELD_NUMBER: _ClassVar[int]
+    step: int
+    training: bool
+    lengths: _containers.RepeatedScalarFieldContainer[int]
+    packet: Packet
+    def __init__(self, step: _Optional[int] = ..., training: _Optional[bool] = ..., lengths: _Optional[_Iterable[int]] = ..., packet: _Optional[_Union[Packet, _Mapping]] = ...) -> None: ...
+
+class Gradients(_message.Message):
+    __slots__ = ("step", "packet")
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    PACKET_FIELD_NUMBER: _ClassVar[int]
+    step: int
+    packet: Packet
+    def __init__(self, step: _Optional[int] = ..., packet: _Optional[_Union[Packet, _Mapping]] = ...) -> None: ...
+
+class Update(_message.Message):
+    __slots__ = ("round", "edge_round", "adapters", "rows", "samples", "loss")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    EDGE_ROUND_FIELD_NUMBER: _ClassVar[int]
+    ADAPTERS_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    edge_round: int
+    adapters: _containers.RepeatedCompositeFieldContainer[Tensor]
+    rows: int
+    samples: int
+    loss: float
+    def __init__(self, round: _Optional[int] = ..., edge_round: _Optional[int] = ..., adapters: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., rows: _Optional[int] = ..., samples: _Optional[int] = ..., loss: _Optional[float] = ...) -> None: ...
+
+class Accepted(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Refusal(_message.Message):
+    __slots__ = ("error", "reason")
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    error: str
+    reason: str
+    def __init__(self, error: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class RoundOrder(_message.Message):
+    __slots__ = ("round", "edge_rounds", "local_steps", "devices", "adapters")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    EDGE_ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_STEPS_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    ADAPTERS_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    edge_rounds: int
+    local_steps: int
+    devices: _containers.RepeatedScalarFieldContainer[str]
+    adapters: _containers.RepeatedCompositeFieldContainer[Tensor]
+    def __init__(self, round: _Optional[int] = ..., edge_rounds: _Optional[int] = ..., local_steps: _Optional[int] = ..., devices: _Optional[_Iterable[str]] = ..., adapters: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...) -> None: ...
+
+class DeviceReport(_message.Message):
+    __slots__ = ("device", "rows", "samples", "loss", "lost")
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
+    device: str
+    rows: int
+    samples: int
+    loss: float
+    lost: str
+    def __init__(self, device: _Optional[str] = ..., rows: _Optional[int] = ..., samples: _Optional[int] = ..., loss: _Optional[float] = ..., lost: _Optional[str] = ...) -> None: ...
+
+class EdgeUpdate(_message.Message):
+    __slots__ = ("round", "adapters", "weight", "reports")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    ADAPTERS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    REPORTS_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    adapters: _containers.RepeatedCompositeFieldContainer[Tensor]
+    weight: float
+    reports: _containers.RepeatedCompositeFieldContainer[DeviceReport]
+    def __init__(self, round: _Optional[int] = ..., adapters: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., weight: _Optional[float] = ..., reports: _Optional[_Iterable[_Union[DeviceReport, _Mapping]]] = ...) -> None: ...
+
+class Score(_message.Message):
+    __slots__ = ("round", "items", "correct", "loss")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    CORRECT_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    items: int
+    correct: int
+    loss: float
+    def __init__(self, round: _Optional[int] = ..., items: _Optional[int] = ..., correct: _Optional[int] = ..., loss: _Optional[float] = ...) -> None: ...
+
+class EvaluationOrder(_message.Message):
+    __slots__ = ("round", "devices", "adapters")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    ADAPTERS_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    devices: _containers.RepeatedScalarFieldContainer[str]
+    adapters: _containers.RepeatedCompositeFieldContainer[Tensor]
+    def __init__(self, round: _Optional[int] = ..., devices: _Optional[_Iterable[str]] = ..., adapters: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...) -> None: ...
+
+class DeviceScore(_message.Message):
+    __slots__ = ("device", "items", "correct", "loss")
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    CORRECT_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    device: str
+    items: int
+    correct: int
+    loss: float
+    def __init__(self, device: _Optional[str] = ..., items: _Optional[int] = ..., correct: _Optional[int] = ..., loss: _Optional[float] = ...) -> None: ...
+
+class EdgeScores(_message.Message):
+    __slots__ = ("round", "scores")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    scores: _containers.RepeatedCompositeFieldContainer[DeviceScore]
+    def __init__(self, round: _Optional[int] = ..., scores: _Optional[_Iterable[_Union[DeviceScore, _Mapping]]] = ...) -> None: ...

@@ -1,0 +1,267 @@
+"""Every message of the protocol, as frozen dataclasses.
+
+Between a device and its edge server the device always asks and the edge answers:
+
+    device                         edge server
+    Ready              ->
+                       <-          LocalPlan        adapters of bottom and top
+    Activations (h1)   ->                           hop 1, for each local step
+                       <-          Activations (h2) hop 2
+    Gradients (g2)     ->                           hop 3
+                       <-          Gradients (g1)   hop 4
+    Update             ->                           adapters of bottom and top, after L steps
+                       <-          Accepted
+
+Between the cloud and an edge server, once a global round:
+
+    cloud                          edge server
+    RoundOrder         ->                           global adapters
+                       <-          EdgeUpdate       their average over the edge's devices
+    EvaluationOrder    ->                           global adapters
+                       <-          EdgeScores       how well each device does with them
+
+To evaluate, a device asks with Ready, gets a LocalPlan of no steps, exchanges hops 1 and 2 for its
+held-out rows, and ends with Score instead of Update.
+
+Any request may be answered by a Refusal instead. Labels, token ids and text are in no message.
+The sender is known from the link, never from the message.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from elsa.core.codec import Packet
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A device can start an edge round.
+
+    Attributes:
+        round: global round, from 0.
+        edge_round: edge round inside it, from 0.
+        bottom: p, blocks it holds below the first cut.
+        top: q, blocks it holds above the second cut.
+    """
+
+    round: int
+    edge_round: int
+    bottom: int
+    top: int
+
+
+@dataclass(frozen=True)
+class LocalPlan:
+    """What a device shall do in an edge round.
+
+    Attributes:
+        round, edge_round: the edge round meant.
+        local_steps: L, optimizer steps to take.
+        adapters: tensors of the device's own blocks and head, by global adapter name.
+    """
+
+    round: int
+    edge_round: int
+    local_steps: int
+    adapters: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Hidden states at a cut: hop 1 (device to edge) and hop 2 (edge to device).
+
+    Attributes:
+        step: local step, from 0; an answer carries the step it answers.
+        training: whether gradients will follow; False in evaluation.
+        lengths: tokens of each sequence of the batch.
+        packet: encoded hidden states [T, D], T the sum of lengths.
+    """
+
+    step: int
+    training: bool
+    lengths: Sequence[int]
+    packet: Packet
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Gradients of the loss at a cut: hop 3 (device to edge) and hop 4 (edge to device).
+
+    Attributes:
+        step: local step they belong to.
+        packet: encoded gradients, of the shape of the activations at that cut.
+    """
+
+    step: int
+    packet: Packet
+
+
+@dataclass(frozen=True)
+class Update:
+    """What a device learned in an edge round.
+
+    Attributes:
+        round, edge_round: the edge round meant.
+        adapters: tensors of the device's own blocks and head, by global adapter name.
+        rows: training rows the device holds; its weight in the average.
+        samples: rows it trained on in this edge round, repeats counted.
+        loss: mean training loss over those samples.
+    """
+
+    round: int
+    edge_round: int
+    adapters: Mapping[str, Tensor]
+    rows: int
+    samples: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well the adapters do on a device's held-out rows.
+
+    Attributes:
+        round: global round whose adapters were evaluated.
+        items: predictions made: rows for classification, target tokens for a language model.
+        correct: how many of them were right.
+        loss: mean loss over the items.
+    """
+
+    round: int
+    items: int
+    correct: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The request is done and there is nothing to say."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """The request is refused; it ends the sender's session.
+
+    Attributes:
+        error: name of the error class of `elsa.errors`.
+        reason: what was wrong, for a person.
+    """
+
+    error: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class RoundOrder:
+    """What an edge server shall do in a global round.
+
+    Attributes:
+        round: global round, from 0.
+        edge_rounds: E, averages to take at the edge before reporting.
+        local_steps: L, optimizer steps of a device in each edge round.
+        devices: names of the devices that take part at this edge.
+        adapters: the global adapters, by global adapter name.
+    """
+
+    round: int
+    edge_rounds: int
+    local_steps: int
+    devices: Sequence[str]
+    adapters: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class DeviceReport:
+    """What an edge tells the cloud about one of its devices in a global round.
+
+    Attributes:
+        device: its name.
+        rows: training rows it holds.
+        samples: rows it trained on in the round, repeats counted.
+        loss: mean training loss over those samples.
+        lost: why it did not finish the round; empty if it did.
+    """
+
+    device: str
+    rows: int
+    samples: int
+    loss: float
+    lost: str = ""
+
+
+@dataclass(frozen=True)
+class EdgeUpdate:
+    """What an edge's devices learned in a global round.
+
+    Attributes:
+        round: global round.
+        adapters: average over the devices, by global adapter name.
+        weight: sum of the devices' weights in that average.
+        reports: one for each device that was asked to take part.
+    """
+
+    round: int
+    adapters: Mapping[str, Tensor]
+    weight: float
+    reports: Sequence[DeviceReport]
+
+
+@dataclass(frozen=True)
+class EvaluationOrder:
+    """Evaluate these adapters on the devices' held-out rows; nothing is trained.
+
+    Attributes:
+        round: global round that made the adapters.
+        devices: names of the devices that take part at this edge.
+        adapters: the global adapters, by global adapter name.
+    """
+
+    round: int
+    devices: Sequence[str]
+    adapters: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class DeviceScore:
+    """What an edge tells the cloud about one of its devices in an evaluation.
+
+    Attributes:
+        device: its name.
+        items, correct, loss: as in Score.
+    """
+
+    device: str
+    items: int
+    correct: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class EdgeScores:
+    """The scores of an edge's devices.
+
+    Attributes:
+        round: global round whose adapters were evaluated.
+        scores: one for each device that answered.
+    """
+
+    round: int
+    scores: Sequence[DeviceScore]
+
+
+Message = (
+    Ready
+    | LocalPlan
+    | Activations
+    | Gradients
+    | Update
+    | Score
+    | Accepted
+    | Refusal
+    | RoundOrder
+    | EdgeUpdate
+    | EvaluationOrder
+    | EdgeScores
+)
