@@ -1,0 +1,117 @@
+"""A model directory, opened: its config, its family and its tensors, none of them read yet."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig
+
+from elsa.errors import ModelError
+from elsa.model.families import Family, family_of
+from elsa.model.weights import Weights
+
+_WANTED = ("*.safetensors", "*.json", "*.txt", "*.model")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model directory that segments are built from.
+
+    Attributes:
+        directory: where it lies.
+        config: its Hugging Face config.
+        family: its row in the table of families.
+        weights: its tensors, read when first needed and shared between segments.
+        dtype: of the frozen weights; bfloat16 makes segments compute under autocast.
+    """
+
+    directory: Path
+    config: Any
+    family: Family
+    weights: Weights
+    dtype: torch.dtype
+
+    @property
+    def hidden_size(self) -> int:
+        """D."""
+        return int(self.config.hidden_size)
+
+    @property
+    def blocks(self) -> int:
+        """M."""
+        return int(self.config.num_hidden_layers)
+
+    @property
+    def vocabulary(self) -> int:
+        """V, rows of the embedding matrix."""
+        return int(self.config.vocab_size)
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of the longest text it can take."""
+        longest = int(self.config.max_position_embeddings)
+        if self.family.model_type == "roberta":  # positions count from the padding index + 1
+            longest -= int(self.config.pad_token_id) + 1
+        return longest
+
+
+def open_checkpoint(directory: str | Path, dtype: torch.dtype | None = None) -> Checkpoint:
+    """Open a local model directory; reads config.json and the headers of the weight files.
+
+    Args:
+        directory: a Hugging Face model directory with safetensors weights.
+        dtype: of the frozen weights in memory; None takes float32, bfloat16 also computes in it.
+
+    Raises:
+        ModelError: the directory, its config or its weights cannot be used.
+        UnsupportedModelError: the architecture has no row in the table of families.
+    """
+    directory = Path(directory)
+    if not (directory / "config.json").is_file():
+        raise ModelError(f"{directory}: no config.json; expected a Hugging Face model directory")
+    try:
+        config = AutoConfig.from_pretrained(directory, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(f"{directory / 'config.json'}: cannot be used ({reason})") from error
+    family = family_of(config)
+    held = dtype or torch.float32
+    return Checkpoint(directory, config, family, Weights(directory, _prefix(config), held), held)
+
+
+def resolve_model(path: str | Path) -> Path:
+    """The local directory of a model: itself if it is one, else the files of a hub id.
+
+    Raises:
+        ModelError: it is neither a directory nor a hub id that can be fetched.
+    """
+    local = Path(path).expanduser()
+    if local.is_dir():
+        return local
+    # Imported late: only a hub id needs it.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return Path(snapshot_download(str(path), allow_patterns=list(_WANTED)))
+    except HFValidationError as error:
+        raise ModelError(f"model.path = '{path}': no such directory, and no hub id") from error
+    except Exception as error:  # the hub client raises its own, its transport's and OS errors
+        raise ModelError(
+            f"model.path = '{path}': no such directory, and the hub did not give it "
+            f"({type(error).__name__}); allowed: an asset's name, a local directory, or the id "
+            "of a model that this machine can download or has in its cache"
+        ) from error
+
+
+def fast_dtype() -> torch.dtype:
+    """bfloat16 where this CPU multiplies it in hardware, else float32."""
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+def _prefix(config: Any) -> str:
+    from transformers import AutoModel
+
+    return str(AutoModel._model_mapping[type(config)].base_model_prefix)

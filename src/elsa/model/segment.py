@@ -1,0 +1,196 @@
+"""A segment: some consecutive blocks of a model, as a smaller model of the same class.
+
+The backbone is frozen and its dropout off. The trainable tensors, LoRA adapters and the head of
+classification, are not kept here: `bind` installs a device's own before a forward, so that any
+number of devices share one backbone.
+
+Shapes: B sequences, S tokens, D hidden size, C labels, V vocabulary. Sequences are padded on the
+right; `mask` [B, S] (int64) is 1 on tokens, or None if there is no padding.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from elsa.errors import AdapterError
+from elsa.model import adapters
+from elsa.model.checkpoint import Checkpoint
+from elsa.model.skeleton import build_skeleton, frozen_slots, keep_blocks, output_name
+from elsa.model.tasks import CausalLM, Classification, LoraSpec, Task
+
+
+class Segment(nn.Module):
+    """Some consecutive blocks of a model, with what belongs before and after them.
+
+    Attributes:
+        blocks: global numbers of its blocks.
+        adapter_names: global names of its trainable tensors, in canonical order.
+        adapter_shapes: their shapes.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        task: Task,
+        lora: LoraSpec,
+        blocks: range,
+        *,
+        first: bool,
+        last: bool,
+        load: bool = True,
+    ) -> None:
+        """Build it, reading only its own tensors.
+
+        Args:
+            checkpoint: where config and tensors come from.
+            task: what the model is for.
+            lora: its adapters.
+            blocks: global numbers of its blocks.
+            first: whether it holds the embeddings.
+            last: whether it holds the final norm and the head.
+            load: whether to read the tensors; without, it has names and shapes only.
+
+        Raises:
+            MissingTensorError: a tensor is absent or of another shape.
+            ModelError: the task does not fit the architecture.
+            AdapterError: a LoRA target is in none of the blocks.
+        """
+        super().__init__()
+        family = checkpoint.family
+        model = build_skeleton(checkpoint, task)
+        base = model.base_model
+        keep_blocks(base, family, blocks, first=first, last=last)
+        self.blocks = blocks
+        self.checkpoint = checkpoint
+        self.task = task
+        self.lora = lora
+        self.model: Any = model if last and isinstance(task, CausalLM) else base
+        self.prediction: Any = None
+        self.head: Any = None
+        if last and isinstance(task, Classification):
+            self.prediction = getattr(model, family.prediction) if family.prediction else None
+            self.head = getattr(model, family.head, None)
+            if self.head is None:
+                self.head = nn.Linear(checkpoint.hidden_size, task.labels, device="meta")
+        self._prefix = "" if base is model else f"{model.base_model_prefix}."
+        self._causal = family.causal and not getattr(
+            checkpoint.config, "use_bidirectional_attention", False
+        )
+        if load:
+            slots = list(self._frozen_slots())
+            read = checkpoint.weights.read(
+                {name: module._parameters[leaf].shape for name, module, leaf in slots}  # type: ignore[union-attr]
+            )
+            for name, module, leaf in slots:
+                module._parameters[leaf] = nn.Parameter(read[name], requires_grad=False)
+        adapters.inject(self._layers(), family, lora)
+        self._collect()
+
+    def bind(self, adapter: Mapping[str, Tensor]) -> None:
+        """Install a device's own tensors, without a copy; names of other segments are ignored.
+
+        The autograd graph of an earlier forward stays valid: it holds the tensors themselves.
+
+        Raises:
+            AdapterError: one is missing or has another shape; what was bound before stays.
+        """
+        chosen = []
+        for name, shape in self.adapter_shapes.items():
+            tensor = adapter.get(name)
+            if tensor is None:
+                raise AdapterError(
+                    f"adapter tensor '{name}' is missing; this segment, {self._span()}, needs "
+                    f"{len(self.adapter_shapes)} tensors"
+                )
+            if tensor.shape != shape:
+                raise AdapterError(
+                    f"adapter tensor '{name}' has shape {list(tensor.shape)}, "
+                    f"expected {list(shape)}"
+                )
+            chosen.append(tensor)
+        for tensor, (parameters, leaf) in zip(chosen, self._slots, strict=True):
+            parameters[leaf] = tensor  # type: ignore[assignment]  # any tensor will do
+        self._bound = True
+
+    def frozen(self) -> dict[str, Tensor]:
+        """The frozen tensors it holds, by their names in the model's files."""
+        return {
+            name: tensor
+            for name, module, leaf in self._frozen_slots()
+            if (tensor := module._parameters[leaf]) is not None
+        }
+
+    def train(self, mode: bool = True) -> "Segment":  # noqa: ARG002
+        """Nothing to switch: the backbone is frozen and without dropout, in training too."""
+        return self
+
+    def _layers(self) -> nn.ModuleList:
+        layers: nn.ModuleList = self.model.base_model.get_submodule(self.checkpoint.family.layers)
+        return layers
+
+    def _span(self) -> str:
+        return f"blocks [{self.blocks.start}, {self.blocks.stop})"
+
+    def _frozen_slots(self) -> Iterator[tuple[str, nn.Module, str]]:
+        family, base = self.checkpoint.family, self.model.base_model
+        for name, module, leaf in frozen_slots(base, family, self.blocks.start):
+            if ".lora_" not in name:
+                yield name.replace(".base_layer.", "."), module, leaf
+        if self.prediction is not None:
+            for path, module in self.prediction.named_modules():
+                for leaf, parameter in module._parameters.items():
+                    if parameter is not None:
+                        yield f"{family.prediction}.{path}.{leaf}", module, leaf
+        if self.model is not base:
+            yield output_name(self.model), self.model.lm_head, "weight"
+
+    def _collect(self) -> None:
+        """List the trainable slots, in canonical order."""
+        family = self.checkpoint.family
+        path = f"{self._prefix}{family.layers}"
+        slots = {
+            name: (module, leaf)
+            for name, module, leaf in adapters.lora_slots(self._layers(), path, self.blocks.start)
+        }
+        if self.head is not None:
+            for leaf, parameter in self.head._parameters.items():
+                if parameter is not None:
+                    slots[f"{adapters.PREFIX}{family.head}.{leaf}"] = (self.head, leaf)
+        self.adapter_names = tuple(adapters.in_order(list(slots)))
+        self.adapter_shapes = {}
+        self._slots = []
+        for name in self.adapter_names:
+            module, leaf = slots[name]
+            self.adapter_shapes[name] = module._parameters[leaf].shape  # type: ignore[union-attr]
+            self._slots.append((module._parameters, leaf))
+        self._bound = False
+
+    def _precision(self, device: torch.device) -> AbstractContextManager[object]:
+        if self.checkpoint.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(device.type, self.checkpoint.dtype)
+
+    def _ready(self) -> None:
+        if not self._bound and self._slots:
+            raise AdapterError(f"bind adapters before the first forward of {self._span()}")
+
+    def _mask(self, mask: Tensor | None) -> Tensor | None:
+        # Padding is on the right, so under a causal mask no token sees any: the kernel's own
+        # causal path does, without a mask in memory.
+        return None if self._causal else mask
+
+    def _embed(
+        self, input_ids: Tensor, mask: Tensor | None, token_types: Tensor | None
+    ) -> dict[str, Any]:
+        if self.checkpoint.family.causal:
+            embeddings = self.model.base_model.get_input_embeddings()
+            return {"inputs_embeds": embeddings(input_ids), "attention_mask": self._mask(mask)}
+        extra = (
+            {"token_type_ids": token_types}
+            if token_types is not None and self.checkpoint.family.token_types
+            else {}
+        )
+        return {"input_ids": input_ids, "attention_mask": mask} | extra

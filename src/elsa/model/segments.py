@@ -1,0 +1,171 @@
+"""Bottom, trunk and top of a model, and the unsplit model that they must equal.
+
+Shapes: B sequences, S tokens, D hidden size, C labels, V vocabulary. Sequences are padded on the
+right; `mask` [B, S] (int64) is 1 on tokens, or None if there is no padding. Hidden states are in
+the dtype that the checkpoint was opened with, logits in float32.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from elsa.core.split import Split
+from elsa.errors import SplitError
+from elsa.model import adapters, heads
+from elsa.model.checkpoint import Checkpoint
+from elsa.model.segment import Segment
+from elsa.model.tasks import CausalLM, Classification, LoraSpec, Task
+
+
+class Bottom(Segment):
+    """Embeddings and the first p blocks."""
+
+    def forward(
+        self, input_ids: Tensor, mask: Tensor | None = None, token_types: Tensor | None = None
+    ) -> Tensor:
+        """Token ids [B, S] (int64) -> h1 [B, S, D]; `token_types` [B, S] for pairs of texts."""
+        self._ready()
+        with self._precision(input_ids.device):
+            hidden: Tensor = self.model(
+                **self._embed(input_ids, mask, token_types)
+            ).last_hidden_state
+        return hidden
+
+
+class Trunk(Segment):
+    """The blocks between the cuts."""
+
+    def forward(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
+        """h1 [B, S, D] -> h2 [B, S, D]; what stands where padding is does not matter."""
+        self._ready()
+        with self._precision(hidden.device):
+            out: Tensor = self.model(
+                inputs_embeds=hidden, attention_mask=self._mask(mask)
+            ).last_hidden_state
+        return out
+
+
+class _Ended(Segment):
+    """A segment with the head."""
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross-entropy.
+
+        Args:
+            logits: what `forward` gave.
+            labels: [B] for classification; token ids [B, S] for a causal LM, each token being
+                the label of the one before it, -100 where it shall not count.
+        """
+        if isinstance(self.task, Classification):
+            return heads.classification_loss(logits, labels)
+        return heads.next_token_loss(logits, labels)
+
+    def _finish(self, inputs: dict[str, Any], mask: Tensor | None) -> Tensor:
+        if not isinstance(self.task, Classification):
+            logits: Tensor = self.model(**inputs).logits
+            return logits
+        hidden = self.model(**inputs).last_hidden_state
+        if self.prediction is not None:
+            hidden = self.prediction(hidden)
+        scores: Tensor = self.head(heads.pool(hidden, mask, self.task.pooling))
+        return scores
+
+
+class Top(_Ended):
+    """The last q blocks, the final norm and the head."""
+
+    def forward(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
+        """h2 [B, S, D] -> logits, [B, C] for classification or [B, S, V] for a causal LM."""
+        self._ready()
+        with self._precision(hidden.device):
+            inputs = {"inputs_embeds": hidden, "attention_mask": self._mask(mask)}
+            return self._finish(inputs, mask).float()
+
+
+class Whole(_Ended):
+    """The unsplit model: what bottom, trunk and top together must equal."""
+
+    def forward(
+        self, input_ids: Tensor, mask: Tensor | None = None, token_types: Tensor | None = None
+    ) -> Tensor:
+        """Token ids [B, S] -> logits, [B, C] for classification or [B, S, V] for a causal LM."""
+        self._ready()
+        with self._precision(input_ids.device):
+            return self._finish(self._embed(input_ids, mask, token_types), mask).float()
+
+
+def build_bottom(checkpoint: Checkpoint, split: Split, task: Task, lora: LoraSpec) -> Bottom:
+    """Embeddings and blocks [0, p); raises as `Segment` does."""
+    _check(checkpoint, split)
+    return Bottom(checkpoint, task, lora, split.bottom_blocks, first=True, last=False)
+
+
+def build_trunk(checkpoint: Checkpoint, split: Split, task: Task, lora: LoraSpec) -> Trunk:
+    """Blocks [p, M - q); raises as `Segment` does."""
+    _check(checkpoint, split)
+    return Trunk(checkpoint, task, lora, split.trunk_blocks, first=False, last=False)
+
+
+def build_top(checkpoint: Checkpoint, split: Split, task: Task, lora: LoraSpec) -> Top:
+    """Blocks [M - q, M), final norm and head; raises as `Segment` does."""
+    _check(checkpoint, split)
+    return Top(checkpoint, task, lora, split.top_blocks, first=False, last=True)
+
+
+def build_whole(checkpoint: Checkpoint, task: Task, lora: LoraSpec) -> Whole:
+    """The unsplit model; raises as `Segment` does."""
+    return Whole(checkpoint, task, lora, range(checkpoint.blocks), first=True, last=True)
+
+
+def join(bottom: Bottom, trunk: Trunk, top: Top) -> Whole:
+    """The inverse of the split: the unsplit model made of the three parts' own modules.
+
+    Raises:
+        SplitError: the parts do not follow each other, or are not all of the model.
+    """
+    checkpoint, family = bottom.checkpoint, bottom.checkpoint.family
+    blocks = [*bottom.blocks, *trunk.blocks, *top.blocks]
+    if blocks != list(range(checkpoint.blocks)):
+        raise SplitError(
+            f"cannot join {bottom._span()}, {trunk._span()} and {top._span()}: together they "
+            f"must be [0, {checkpoint.blocks}), each block once"
+        )
+    whole = Whole(
+        checkpoint, top.task, top.lora, range(checkpoint.blocks), first=True, last=True, load=False
+    )
+    base, ends = whole.model.base_model, top.model.base_model
+    layers = [layer for part in (bottom, trunk, top) for layer in part._layers()]
+    base.set_submodule(family.layers, nn.ModuleList(layers), strict=True)
+    for path in family.embeddings:
+        if hasattr(base, path):
+            base.set_submodule(path, bottom.model.get_submodule(path), strict=True)
+    if family.final_norm:
+        base.set_submodule(family.final_norm, ends.get_submodule(family.final_norm), strict=True)
+    if isinstance(top.task, CausalLM):
+        whole.model.lm_head = top.model.lm_head
+    whole.prediction, whole.head = top.prediction, top.head
+    whole._collect()
+    whole._bound = bottom._bound and trunk._bound and top._bound
+    return whole
+
+
+def adapter_shapes(checkpoint: Checkpoint, task: Task, lora: LoraSpec) -> dict[str, torch.Size]:
+    """Shapes of all trainable tensors of a model, in canonical order, without reading weights."""
+    blocks = range(checkpoint.blocks)
+    return Whole(checkpoint, task, lora, blocks, first=True, last=True, load=False).adapter_shapes
+
+
+def initial_adapters(
+    checkpoint: Checkpoint, task: Task, lora: LoraSpec, seed: int
+) -> dict[str, Tensor]:
+    """Trainable tensors to start from, float32, in canonical order; see `adapters.draw`."""
+    return adapters.draw(adapter_shapes(checkpoint, task, lora), seed)
+
+
+def _check(checkpoint: Checkpoint, split: Split) -> None:
+    if split.blocks != checkpoint.blocks:
+        raise SplitError(
+            f"{checkpoint.directory}: a split of {split.blocks} blocks, and the model has "
+            f"{checkpoint.blocks}"
+        )

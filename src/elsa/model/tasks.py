@@ -1,0 +1,44 @@
+"""What a model is trained for, and with which adapters."""
+
+from dataclasses import dataclass
+
+from elsa.model.families import Pooling
+
+
+@dataclass(frozen=True)
+class Classification:
+    """One label a text: a linear head on the pooled hidden states.
+
+    The head is linear, so pooling before it equals pooling the logits that the library's token
+    classification class gives each token; an exported adapter relies on that.
+
+    Attributes:
+        labels: C, number of labels.
+        pooling: mean over the tokens, the first token (cls) or the last one.
+    """
+
+    labels: int
+    pooling: Pooling
+
+
+@dataclass(frozen=True)
+class CausalLM:
+    """The next token, at every token."""
+
+
+Task = Classification | CausalLM
+
+
+@dataclass(frozen=True)
+class LoraSpec:
+    """LoRA (Hu et al., arXiv 2106.09685): W x + alpha / rank * B A x.
+
+    Attributes:
+        rank: r, rows of A and columns of B.
+        alpha: numerator of the scale.
+        targets: names of linear layers inside a block; empty takes the family's default.
+    """
+
+    rank: int
+    alpha: float
+    targets: tuple[str, ...] = ()

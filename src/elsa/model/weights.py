@@ -1,0 +1,143 @@
+"""Named tensors out of safetensors files, each read when it is first asked for."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from elsa.errors import MissingTensorError, ModelError
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+_OLD_SPELLINGS = (
+    ("LayerNorm.weight", "LayerNorm.gamma"),
+    ("LayerNorm.bias", "LayerNorm.beta"),
+    ("lm_head.weight", "embed_out.weight"),
+)
+
+
+class Weights:
+    """The tensors of a model directory, one safetensors file or several with an index.
+
+    A tensor is copied out of its file on first use and kept, so that segments which overlap, and
+    embeddings tied to the head, share one storage. Nothing else of a file is read but its header.
+
+    Attributes:
+        directory: where the files lie.
+        dtype: floating tensors are held in it.
+        names_read: names, as in the files, of the tensors read so far, in order.
+        bytes_read: their size in the files, in bytes.
+    """
+
+    def __init__(self, directory: Path, prefix: str, dtype: torch.dtype) -> None:
+        """Find the files and the names in them.
+
+        Args:
+            directory: the model directory.
+            prefix: what names of the base model may start with ("bert", "model", ...).
+            dtype: floating tensors are converted to it.
+
+        Raises:
+            ModelError: there are no safetensors files, or a header cannot be read.
+        """
+        self.directory = directory
+        self.dtype = dtype
+        self.names_read: list[str] = []
+        self.bytes_read = 0
+        self._prefix = f"{prefix}."
+        self._files = _locate(directory)
+        self._held: dict[str, Tensor] = {}
+
+    def read(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
+        """The tensors of these names, in their canonical form, with or without the base prefix.
+
+        Args:
+            shapes: name -> the shape it must have.
+
+        Raises:
+            MissingTensorError: one is absent, its file is absent, or its shape is another.
+            ModelError: a file cannot be read.
+        """
+        spelled = {name: self._find(name, shape) for name, shape in shapes.items()}
+        absent = dict.fromkeys(name for name in spelled.values() if name not in self._held)
+        for file in sorted({self._files[name] for name in absent}):
+            self._load(file, [name for name in absent if self._files[name] == file])
+        return {
+            name: self._checked(name, spelling, shapes[name]) for name, spelling in spelled.items()
+        }
+
+    def _spelling(self, name: str) -> str | None:
+        bare = name.removeprefix(self._prefix)
+        for candidate in (bare, self._prefix + bare):
+            if candidate in self._files:
+                return candidate
+            for new, old in _OLD_SPELLINGS:
+                if candidate.endswith(new):
+                    ancient = candidate.removesuffix(new) + old
+                    if ancient in self._files:
+                        return ancient
+        return None
+
+    def _find(self, name: str, shape: Sequence[int]) -> str:
+        spelling = self._spelling(name)
+        if spelling is None:
+            raise MissingTensorError(
+                f"{self.directory}: no tensor '{name}' (nor '{self._prefix}{name}') of shape "
+                f"{list(shape)} in {', '.join(sorted(set(self._files.values())))}; the files are "
+                "not whole or belong to another model than config.json describes"
+            )
+        return spelling
+
+    def _load(self, file: str, names: Sequence[str]) -> None:
+        path = self.directory / file
+        if not path.is_file():
+            raise MissingTensorError(
+                f"{path}: missing, but {INDEX} says that it holds '{names[0]}'; "
+                "download the model again"
+            )
+        try:
+            with safe_open(path, framework="pt") as tensors:
+                for name in names:
+                    tensor = tensors.get_tensor(name)
+                    self.names_read.append(name)
+                    self.bytes_read += tensor.nbytes
+                    dtype = self.dtype if tensor.is_floating_point() else tensor.dtype
+                    # A copy of its own: the mapping of the file is given back, and a file that
+                    # changes later cannot reach into a running model.
+                    self._held[name] = tensor.to(dtype, copy=True)
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{path}: cannot be read ({error}); download it again") from error
+
+    def _checked(self, name: str, spelling: str, shape: Sequence[int]) -> Tensor:
+        tensor = self._held[spelling]
+        if tuple(tensor.shape) != tuple(shape):
+            raise MissingTensorError(
+                f"{self.directory / self._files[spelling]}: tensor '{spelling}' has shape "
+                f"{list(tensor.shape)} where config.json asks for {list(shape)} ('{name}')"
+            )
+        return tensor
+
+
+def _locate(directory: Path) -> dict[str, str]:
+    """Tensor name -> file name."""
+    index = directory / INDEX
+    try:
+        if index.is_file():
+            found: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            return found
+        if (directory / SINGLE).is_file():
+            with safe_open(directory / SINGLE, framework="pt") as tensors:
+                return dict.fromkeys(tensors.keys(), SINGLE)
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{directory}: weights cannot be read ({error})") from error
+    pickled = sorted(path.name for path in directory.glob("*.bin"))
+    hint = (
+        f"{', '.join(pickled)} can run code when loaded and is not opened; convert it with "
+        "save_pretrained(..., safe_serialization=True)"
+        if pickled
+        else "put model.safetensors there"
+    )
+    raise ModelError(f"{directory}: no {SINGLE} and no {INDEX}; {hint}")
