@@ -1,0 +1,126 @@
+"""The cloud: it sees adapters and counts, never activations.
+
+Each global round it picks the devices that take part, sends the global adapters to the edges, and
+averages what comes back (hierarchical federated averaging; Liu et al. 2020, arXiv 1905.06641):
+theta = sum_k w_k theta_k / sum_k w_k, where w_k is the weight of the devices that edge k averaged.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from elsa.core.aggregate import WeightedMean
+from elsa.core.score import Tally
+from elsa.errors import AdapterError, ProtocolError
+from elsa.wire.messages import (
+    DeviceReport,
+    EdgeScores,
+    EdgeUpdate,
+    EvaluationOrder,
+    RoundOrder,
+)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a global round runs.
+
+    Attributes:
+        edge_rounds: E, averages at an edge before it reports.
+        local_steps: L, optimizer steps of a device in an edge round.
+        participation: share of all devices that take part in a round, at least one.
+        seed: of the choice of participants.
+    """
+
+    edge_rounds: int
+    local_steps: int
+    participation: float
+    seed: int
+
+
+class Cloud:
+    """The root of the hierarchy."""
+
+    def __init__(
+        self,
+        adapters: Mapping[str, Tensor],
+        assignment: Mapping[str, Sequence[str]],
+        schedule: Schedule,
+    ) -> None:
+        """Start from `adapters`; `assignment` gives each edge's devices."""
+        self.adapters = dict(adapters)
+        self.assignment = {edge: tuple(devices) for edge, devices in assignment.items()}
+        self.round = 0
+        self._schedule = schedule
+        self._mean = WeightedMean()
+        self._reports: list[DeviceReport] = []
+
+    def orders(self) -> dict[str, RoundOrder]:
+        """The orders of this round, for each edge that has a participant."""
+        chosen = self.participants()
+        return {
+            edge: RoundOrder(
+                round=self.round,
+                edge_rounds=self._schedule.edge_rounds,
+                local_steps=self._schedule.local_steps,
+                devices=tuple(device for device in devices if device in chosen),
+                adapters=self.adapters,
+            )
+            for edge, devices in self.assignment.items()
+            if chosen.intersection(devices)
+        }
+
+    def evaluation_orders(self, extra: Mapping[str, Sequence[str]]) -> dict[str, EvaluationOrder]:
+        """Orders to evaluate the global adapters on all devices, and on `extra` ones an edge."""
+        return {
+            edge: EvaluationOrder(self.round, (*devices, *extra.get(edge, ())), self.adapters)
+            for edge, devices in self.assignment.items()
+        }
+
+    def receive(self, edge: str, update: EdgeUpdate) -> None:
+        """Add what an edge reports to this round's mean.
+
+        Raises:
+            ProtocolError: the update is of another round.
+            AdapterError: its adapters are not the global ones by name and shape, or not finite.
+        """
+        if update.round != self.round:
+            raise ProtocolError(f"edge {edge} sent round {update.round}; round {self.round} is due")
+        if {name: value.shape for name, value in update.adapters.items()} != {
+            name: value.shape for name, value in self.adapters.items()
+        }:
+            raise AdapterError(f"edge {edge} sent adapters that are not those of this model")
+        if update.weight > 0:
+            self._mean.add(update.adapters, update.weight)
+        self._reports.extend(update.reports)
+
+    def close_round(self) -> list[DeviceReport]:
+        """Replace the global adapters by the mean; the next round begins."""
+        reports, self._reports = self._reports, []
+        self.adapters = self._mean.result(otherwise=self.adapters)
+        self._mean = WeightedMean()
+        self.round += 1
+        return reports
+
+    def restore(self, adapters: Mapping[str, Tensor], round_: int) -> None:
+        """Go on from these adapters at this round."""
+        self.adapters = dict(adapters)
+        self.round = round_
+
+    def participants(self) -> set[str]:
+        """Names of the devices that take part in this round, drawn from the seed."""
+        devices = [device for group in self.assignment.values() for device in group]
+        count = max(1, round(self._schedule.participation * len(devices)))
+        rng = np.random.default_rng((self._schedule.seed, self.round))
+        return {devices[i] for i in rng.choice(len(devices), count, replace=False)}
+
+
+def tallies(answers: Sequence[EdgeScores]) -> dict[str, Tally]:
+    """What each device counted, by device name."""
+    return {
+        score.device: Tally(score.items, score.correct, score.loss * score.items)
+        for answer in answers
+        for score in answer.scores
+    }

@@ -1,0 +1,223 @@
+"""The device: it alone knows the text and the labels.
+
+It holds the embeddings, the first p blocks, the last q blocks and the head, with their adapters. A
+local step (ELSA, arXiv 2601.13824, split training) is four hops:
+
+    h1 = bottom(x)  -> edge    hop 1        h2 = trunk(h1)  <- edge   hop 2
+    g2 = dL/dh2     -> edge    hop 3        g1 = dL/dh1     <- edge   hop 4
+
+Shapes: B sequences, S tokens of the longest, T tokens of all without padding, D hidden size.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from elsa.core.codec import Codec, Frame, HopCodecs
+from elsa.core.ragged import flat_index, pack, unpack
+from elsa.core.score import Tally, tally
+from elsa.core.split import Split
+from elsa.data.batches import Batch, BatchStream, Examples, eval_batches
+from elsa.errors import ProtocolError
+from elsa.model.segments import Bottom, Top
+from elsa.roles.exchange import Exchange, expect, unseal
+from elsa.roles.learner import Learner, OptimizerSettings
+from elsa.wire.messages import (
+    Accepted,
+    Activations,
+    Gradients,
+    LocalPlan,
+    Ready,
+    Score,
+    Update,
+)
+
+
+@dataclass(frozen=True)
+class Segments:
+    """The parts of the model on a device; devices of one process may share them.
+
+    Attributes:
+        split: where the model is cut.
+        hidden: D.
+        bottom: embeddings and the first blocks.
+        top: the last blocks, the final norm and the head.
+    """
+
+    split: Split
+    hidden: int
+    bottom: Bottom
+    top: Top
+
+
+@dataclass(frozen=True)
+class DeviceSettings:
+    """How a device trains.
+
+    Attributes:
+        optimizer: of its adapters.
+        batch_size: B in training.
+        eval_batch_size: B in evaluation.
+        bucketing: whether texts of like length share a batch.
+        pad_id: token id that fills a batch up; its embedding never matters.
+        seed: of the order of its rows.
+    """
+
+    optimizer: OptimizerSettings
+    batch_size: int
+    eval_batch_size: int
+    bucketing: bool
+    pad_id: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Trained:
+    """An edge round that a device finished: rows trained on, and their mean loss."""
+
+    samples: int
+    loss: float
+
+
+class Device:
+    """One device: its rows, its segments, and its optimizer's memory between rounds."""
+
+    def __init__(
+        self,
+        name: str,
+        segments: Segments,
+        training: Examples,
+        held_out: Examples,
+        codecs: HopCodecs,
+        settings: DeviceSettings,
+    ) -> None:
+        """Set up with the rows to train on, if any, and those to evaluate on, if any."""
+        self.name = name
+        self.segments = segments
+        self._training = training
+        self._held_out = held_out
+        self._codecs = codecs
+        self._settings = settings
+        self._moments: Mapping[str, Tensor] = {}
+        self._stream = (
+            BatchStream(
+                training,
+                settings.batch_size,
+                settings.seed,
+                settings.bucketing,
+                settings.pad_id,
+            )
+            if len(training)
+            else None
+        )
+
+    def train(self, round_: int, edge_round: int) -> Exchange[Trained]:
+        """Take part in an edge round: ask for the plan, take its local steps, send the update."""
+        if self._stream is None:
+            raise ProtocolError(f"device {self.name} holds no training rows")
+        plan = yield from self._ready(round_, edge_round)
+        learner = Learner(plan.adapters, self._settings.optimizer, self._moments)
+        loss, samples = 0.0, 0
+        for step in range(plan.local_steps):
+            batch = next(self._stream)
+            rows = len(batch.lengths)
+            loss += rows * (yield from self._step(step, batch, learner))
+            samples += rows
+        if self._settings.optimizer.keep_moments:
+            self._moments = learner.moments()
+        update = Update(
+            round=round_,
+            edge_round=edge_round,
+            adapters=learner.tensors(),
+            rows=len(self._training),
+            samples=samples,
+            loss=loss / max(samples, 1),
+        )
+        expect(Accepted, (yield update))
+        return Trained(update.samples, update.loss)
+
+    def evaluate(self, round_: int) -> Exchange[Tally]:
+        """Measure the edge's adapters on the held-out rows, through the wire as it is."""
+        plan = yield from self._ready(round_, 0)
+        learner = Learner(plan.adapters, self._settings.optimizer)
+        total = Tally()
+        batches = eval_batches(
+            self._held_out, self._settings.eval_batch_size, self._settings.pad_id
+        )
+        for step, batch in enumerate(batches):
+            index = flat_index(batch.lengths, batch.input_ids.shape[1])
+            with torch.no_grad():
+                h1 = self._bottom(batch, index, learner)
+            h2 = yield from self._pass_trunk(step, batch, h1, training=False)
+            with torch.no_grad():
+                total += tally(self._top(batch, index, learner, h2), batch.labels)
+        score = Score(round_, total.items, total.correct, total.mean_loss)
+        expect(Accepted, (yield score))
+        return total
+
+    def moments(self) -> Mapping[str, Tensor]:
+        """Optimizer state to keep across rounds."""
+        return self._moments
+
+    @property
+    def position(self) -> int:
+        """Where the stream of training batches stands."""
+        return self._stream.position if self._stream else 0
+
+    def restore(self, moments: Mapping[str, Tensor], position: int) -> None:
+        """Go on from an earlier `moments` and `position`."""
+        self._moments = moments
+        if self._stream:
+            self._stream.position = position
+
+    def _ready(self, round_: int, edge_round: int) -> Exchange[LocalPlan]:
+        split = self.segments.split
+        plan = expect(LocalPlan, (yield Ready(round_, edge_round, split.bottom, split.top)))
+        if (plan.round, plan.edge_round) != (round_, edge_round):
+            raise ProtocolError(
+                f"plan of round {plan.round}.{plan.edge_round} came "
+                f"where {round_}.{edge_round} was asked for"
+            )
+        return plan
+
+    def _bottom(self, batch: Batch, index: Tensor, learner: Learner) -> Tensor:
+        self.segments.bottom.bind(learner.parameters)
+        return pack(self.segments.bottom(batch.input_ids, batch.mask, batch.token_types), index)
+
+    def _top(self, batch: Batch, index: Tensor, learner: Learner, h2: Tensor) -> Tensor:
+        self.segments.top.bind(learner.parameters)
+        rows, width = batch.input_ids.shape
+        logits: Tensor = self.segments.top(unpack(h2, index, rows, width), batch.mask)
+        return logits
+
+    def _step(self, step: int, batch: Batch, learner: Learner) -> Exchange[float]:
+        index = flat_index(batch.lengths, batch.input_ids.shape[1])
+        h1 = self._bottom(batch, index, learner)
+        h2 = (yield from self._pass_trunk(step, batch, h1.detach(), training=True)).requires_grad_()
+        loss = self.segments.top.loss(self._top(batch, index, learner, h2), batch.labels)
+        torch.autograd.backward(loss)
+        if h2.grad is None:
+            raise ProtocolError(f"device {self.name}: the loss does not depend on the trunk")
+        g2 = self._codecs.g2.encode(h2.grad, Frame(batch.lengths))
+        reply = expect(Gradients, (yield Gradients(step, g2)))
+        g1 = self._unseal(self._codecs.g1, reply, step, batch)
+        if h1.requires_grad:
+            torch.autograd.backward(h1, g1)
+        learner.step()
+        return float(loss.detach())
+
+    def _pass_trunk(
+        self, step: int, batch: Batch, h1: Tensor, *, training: bool
+    ) -> Exchange[Tensor]:
+        packet = self._codecs.h1.encode(h1, Frame(batch.lengths))
+        reply = expect(Activations, (yield Activations(step, training, batch.lengths, packet)))
+        return self._unseal(self._codecs.h2, reply, step, batch)
+
+    def _unseal(
+        self, codec: Codec, reply: Activations | Gradients, step: int, batch: Batch
+    ) -> Tensor:
+        if reply.step != step:
+            raise ProtocolError(f"answer to step {reply.step} came where {step} was due")
+        return unseal(codec, reply.packet, batch.lengths, self.segments.hidden)

@@ -1,0 +1,316 @@
+"""The edge server: it holds the middle blocks, and averages what its devices learn.
+
+It never sees text, token ids or labels. Towards the cloud it takes one order a global round;
+towards each device it is a state machine that answers what the device asks:
+
+    Ready -> (Activations -> Gradients) x L -> Update          in training
+    Ready -> Activations x batches -> Score                    in evaluation
+
+A device that asks anything else, or sends what cannot be used, is refused and left out of the
+round; the others are not touched. Shapes: T tokens of a batch without padding, D hidden size.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from elsa.core.aggregate import WeightedMean
+from elsa.core.codec import Frame, HopCodecs
+from elsa.core.ragged import flat_index, mask_of, pack, unpack
+from elsa.core.split import Split
+from elsa.errors import AdapterError, CodecError, ProtocolError
+from elsa.model.segments import Trunk
+from elsa.roles.exchange import unseal
+from elsa.roles.trunk import TrunkAdapters
+from elsa.wire.messages import (
+    Accepted,
+    Activations,
+    DeviceReport,
+    DeviceScore,
+    EdgeScores,
+    EdgeUpdate,
+    EvaluationOrder,
+    Gradients,
+    LocalPlan,
+    Message,
+    Ready,
+    RoundOrder,
+    Score,
+    Update,
+)
+
+
+@dataclass(frozen=True)
+class EdgeModel:
+    """What an edge knows of the model.
+
+    Attributes:
+        blocks: M.
+        hidden: D.
+        max_tokens: longest sequence it accepts.
+        trunk: the segment for a split; devices with equal splits share it.
+    """
+
+    blocks: int
+    hidden: int
+    max_tokens: int
+    trunk: Callable[[Split], Trunk]
+
+
+@dataclass
+class _Session:
+    trunk: Trunk
+    parameters: Mapping[str, nn.Parameter]
+    training: bool
+    device_names: frozenset[str]
+    step: int = 0
+    pending: tuple[Tensor, Tensor, Sequence[int]] | None = None
+
+
+@dataclass
+class _Standing:
+    rows: int = 0
+    samples: int = 0
+    loss: float = 0.0
+    lost: str = ""
+
+
+@dataclass
+class _Round:
+    order: RoundOrder | EvaluationOrder
+    adapters: dict[str, Tensor]
+    edge_round: int = 0
+    weight: float = 0.0
+    mean: WeightedMean = field(default_factory=WeightedMean)
+    sessions: dict[str, _Session] = field(default_factory=dict)
+    finished: set[str] = field(default_factory=set)
+    standings: dict[str, _Standing] = field(default_factory=dict)
+    scores: dict[str, DeviceScore] = field(default_factory=dict)
+
+
+class Edge:
+    """One edge server."""
+
+    def __init__(
+        self, name: str, model: EdgeModel, trunks: TrunkAdapters, codecs: HopCodecs
+    ) -> None:
+        self.name = name
+        self._model = model
+        self._trunks = trunks
+        self._codecs = codecs
+        self._round: _Round | None = None
+
+    # Towards the cloud.
+
+    def open(self, order: RoundOrder | EvaluationOrder) -> None:
+        """Take the cloud's order; edge round 0 begins."""
+        self._round = _Round(order, dict(order.adapters))
+        self._round.standings = {device: _Standing() for device in order.devices}
+        if isinstance(order, RoundOrder):
+            self._trunks.open(self._round.adapters, order.devices)
+
+    def close_edge_round(self) -> None:
+        """Average what the devices sent; the next edge round starts from it."""
+        current = self._current
+        self._trunks.close(current.mean)
+        rows = sum(current.standings[name].rows for name in current.finished)
+        if rows:  # else nothing was averaged, and what the edge round before gave stands
+            current.weight = float(rows)
+        current.adapters = current.mean.result(otherwise=current.adapters)
+        current.mean = WeightedMean()
+        current.sessions.clear()
+        current.finished.clear()
+        current.edge_round += 1
+        remaining = [name for name, standing in current.standings.items() if not standing.lost]
+        self._trunks.open(current.adapters, remaining)
+
+    def close(self) -> EdgeUpdate | EdgeScores:
+        """End the order: what its devices learned, or how well they did."""
+        current, self._round = self._current, None
+        if isinstance(current.order, EvaluationOrder):
+            return EdgeScores(current.order.round, tuple(current.scores.values()))
+        reports = tuple(
+            DeviceReport(name, it.rows, it.samples, it.loss / max(it.samples, 1), it.lost)
+            for name, it in current.standings.items()
+        )
+        return EdgeUpdate(current.order.round, current.adapters, current.weight, reports)
+
+    # Towards the devices.
+
+    def handle(self, peer: str, request: Message) -> Message:
+        """Answer a device.
+
+        Raises:
+            ElsaError: the request cannot be granted; whoever carries it refuses it, and calls
+                `lose` for the device.
+        """
+        match request:
+            case Ready():
+                return self._admit(peer, request)
+            case Activations():
+                return self._forward(peer, request)
+            case Gradients():
+                return self._backward(peer, request)
+            case Update():
+                return self._take_update(peer, request)
+            case Score():
+                return self._take_score(peer, request)
+            case _:
+                raise ProtocolError(f"{type(request).__name__} is nothing a device may send")
+
+    def lose(self, peer: str, reason: str) -> None:
+        """Leave a device out of the rest of the round, for a reason that the cloud is told."""
+        if self._round is None or peer not in self._round.standings:
+            return
+        self._round.sessions.pop(peer, None)
+        self._round.standings[peer].lost = reason
+        if isinstance(self._round.order, RoundOrder):
+            self._trunks.lose(peer)
+
+    def moments(self) -> dict[str, Tensor]:
+        """Optimizer state to keep across rounds."""
+        return self._trunks.moments()
+
+    def restore(self, moments: Mapping[str, Tensor]) -> None:
+        """Go on from an earlier `moments`."""
+        self._trunks.restore(moments)
+
+    @property
+    def _current(self) -> _Round:
+        if self._round is None:
+            raise ProtocolError(f"edge {self.name} has no round open")
+        return self._round
+
+    def _session(self, peer: str) -> _Session:
+        session = self._current.sessions.get(peer)
+        if session is None:
+            raise ProtocolError(f"device {peer} has no session in this edge round; send Ready")
+        return session
+
+    def _admit(self, peer: str, request: Ready) -> LocalPlan:
+        current = self._current
+        if peer not in current.standings or current.standings[peer].lost:
+            raise ProtocolError(f"device {peer} does not take part in round {current.order.round}")
+        if (request.round, request.edge_round) != (current.order.round, current.edge_round):
+            raise ProtocolError(
+                f"device {peer} is at round {request.round}.{request.edge_round}, "
+                f"the edge at {current.order.round}.{current.edge_round}"
+            )
+        if peer in current.finished or peer in current.sessions:
+            raise ProtocolError(f"device {peer} already takes part in this edge round")
+        split = Split.of(self._model.blocks, request.bottom, request.top)
+        trunk = self._model.trunk(split)
+        names = set(trunk.adapter_names)
+        own = {name: value for name, value in current.adapters.items() if name not in names}
+        training = isinstance(current.order, RoundOrder)
+        parameters: Mapping[str, nn.Parameter]
+        if training:
+            parameters = self._trunks.join(peer, trunk.adapter_names).parameters
+        else:
+            parameters = {
+                name: nn.Parameter(current.adapters[name], requires_grad=False) for name in names
+            }
+        current.sessions[peer] = _Session(trunk, parameters, training, frozenset(own))
+        steps = current.order.local_steps if isinstance(current.order, RoundOrder) else 0
+        return LocalPlan(request.round, request.edge_round, steps, own)
+
+    def _forward(self, peer: str, request: Activations) -> Activations:
+        session, order = self._session(peer), self._current.order
+        if (
+            request.training != session.training
+            or request.step != session.step
+            or session.pending is not None
+        ):
+            raise ProtocolError(
+                f"device {peer}: activations of step {request.step} "
+                f"({'training' if request.training else 'evaluation'}) out of turn; "
+                f"step {session.step} ({'training' if session.training else 'evaluation'}) is due"
+            )
+        if isinstance(order, RoundOrder):
+            if request.step >= order.local_steps:
+                raise ProtocolError(
+                    f"device {peer}: its {order.local_steps} local steps are done; send Update"
+                )
+            self._trunks.check_turn(peer, request.step)
+        longest = self._model.max_tokens
+        if not request.lengths or not 1 <= min(request.lengths) <= max(request.lengths) <= longest:
+            raise ProtocolError(f"device {peer}: sequences of 1 to {longest} tokens are allowed")
+        h1 = unseal(self._codecs.h1, request.packet, request.lengths, self._model.hidden)
+        width, rows = max(request.lengths), len(request.lengths)
+        index, mask = flat_index(request.lengths, width), mask_of(request.lengths, width)
+        session.trunk.bind(session.parameters)
+        with torch.set_grad_enabled(session.training):
+            h1.requires_grad_(session.training)
+            h2 = pack(session.trunk(unpack(h1, index, rows, width), mask), index)
+        if session.training:
+            session.pending = (h1, h2, request.lengths)
+        else:
+            session.step += 1
+        packet = self._codecs.h2.encode(h2.detach(), Frame(request.lengths))
+        return Activations(request.step, request.training, request.lengths, packet)
+
+    def _backward(self, peer: str, request: Gradients) -> Gradients:
+        session = self._session(peer)
+        if session.pending is None or request.step != session.step:
+            raise ProtocolError(f"device {peer}: gradients of step {request.step} out of turn")
+        h1, h2, lengths = session.pending
+        g2 = unseal(self._codecs.g2, request.packet, lengths, self._model.hidden)
+        names = session.trunk.adapter_names
+        parameters = [session.parameters[name] for name in names]
+        g1, *gradients = torch.autograd.grad(h2, [h1, *parameters], g2, allow_unused=True)
+        # AdamW squares them; one that overflows would spoil a trunk that others share.
+        if not all(bool(torch.isfinite(g.square().sum())) for g in gradients if g is not None):
+            raise CodecError(
+                f"device {peer}: its gradients overflow in the trunk; its training has diverged"
+            )
+        session.pending = None
+        session.step += 1
+        self._trunks.gather(
+            peer, request.step, dict(zip(names, gradients, strict=True)), len(lengths)
+        )
+        return Gradients(request.step, self._codecs.g1.encode(g1, Frame(lengths)))
+
+    def _take_update(self, peer: str, request: Update) -> Accepted:
+        session, current = self._session(peer), self._current
+        order = current.order
+        if (
+            not isinstance(order, RoundOrder)
+            or session.pending is not None
+            or session.step < order.local_steps
+        ):
+            raise ProtocolError(f"device {peer}: update before its local steps are done")
+        if (request.round, request.edge_round) != (order.round, current.edge_round):
+            raise ProtocolError(
+                f"device {peer}: update of round {request.round}.{request.edge_round}, "
+                f"where {order.round}.{current.edge_round} is due"
+            )
+        if set(request.adapters) != session.device_names:
+            odd = sorted(set(request.adapters) ^ session.device_names)
+            raise AdapterError(f"device {peer}: update lacks or adds {', '.join(odd[:3])}")
+        for name, value in request.adapters.items():
+            if value.shape != current.adapters[name].shape:
+                raise AdapterError(
+                    f"device {peer}: {name} has shape {list(value.shape)}, "
+                    f"not {list(current.adapters[name].shape)}"
+                )
+        current.mean.add(request.adapters, request.rows)
+        self._trunks.contribute(peer, request.rows, current.mean)
+        del current.sessions[peer]
+        current.finished.add(peer)
+        standing = current.standings[peer]
+        standing.rows = request.rows
+        standing.samples += request.samples
+        standing.loss += request.loss * request.samples
+        return Accepted()
+
+    def _take_score(self, peer: str, request: Score) -> Accepted:
+        self._session(peer)
+        current = self._current
+        if not isinstance(current.order, EvaluationOrder) or request.round != current.order.round:
+            raise ProtocolError(f"device {peer}: a score that nobody asked for")
+        del current.sessions[peer]
+        current.finished.add(peer)
+        current.scores[peer] = DeviceScore(peer, request.items, request.correct, request.loss)
+        return Accepted()

@@ -1,0 +1,218 @@
+"""Who owns the adapters of the middle blocks at an edge server.
+
+Per device (parallel SplitFed, Thapa et al. 2022, arXiv 2004.12088): each device has a copy, which
+is averaged with the rest of its adapters. Shared: one set an edge, updated once a local step on the
+concatenated batch of all its devices; its gradient is sum_n B_n g_n / sum_n B_n, where g_n is the
+gradient of the mean loss over the B_n rows of device n.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from torch import Tensor
+
+from elsa.core.aggregate import WeightedMean
+from elsa.errors import ProtocolError
+from elsa.roles.learner import Learner, OptimizerSettings
+
+
+class TrunkAdapters(Protocol):
+    """The trunk adapters of all devices of an edge."""
+
+    def open(self, adapters: Mapping[str, Tensor], peers: Iterable[str]) -> None:
+        """Start an edge round from these adapters with these devices."""
+        ...
+
+    def join(self, peer: str, names: Iterable[str]) -> Learner:
+        """The learner that `peer`'s forward and backward passes go through."""
+        ...
+
+    def check_turn(self, peer: str, step: int) -> None:
+        """Raise ProtocolError if `peer` may not start this local step yet."""
+        ...
+
+    def gather(
+        self, peer: str, step: int, gradients: Mapping[str, Tensor | None], rows: int
+    ) -> None:
+        """Take the gradients of a local step on `rows` rows of `peer`."""
+        ...
+
+    def lose(self, peer: str) -> None:
+        """Go on without `peer` in this edge round."""
+        ...
+
+    def contribute(self, peer: str, weight: float, mean: WeightedMean) -> None:
+        """Enter `peer`'s trunk adapters into the edge's mean."""
+        ...
+
+    def close(self, mean: WeightedMean) -> None:
+        """End the edge round: enter what was not entered device by device."""
+        ...
+
+    def moments(self) -> dict[str, Tensor]:
+        """Optimizer state to keep across rounds, under names that begin with their owner's."""
+        ...
+
+    def restore(self, moments: Mapping[str, Tensor]) -> None:
+        """Go on from what `moments` gave."""
+        ...
+
+
+class PerDeviceTrunk:
+    """A copy of the trunk adapters for each device."""
+
+    def __init__(self, settings: OptimizerSettings) -> None:
+        self._settings = settings
+        self._adapters: Mapping[str, Tensor] = {}
+        self._learners: dict[str, Learner] = {}
+        self._moments: dict[str, dict[str, Tensor]] = {}
+
+    def open(self, adapters: Mapping[str, Tensor], peers: Iterable[str]) -> None:  # noqa: ARG002
+        """Forget the copies of the last edge round."""
+        self._adapters = adapters
+        self._learners.clear()
+
+    def join(self, peer: str, names: Iterable[str]) -> Learner:
+        """A fresh copy of the edge's adapters, with the device's own moments."""
+        chosen = {name: self._adapters[name] for name in names}
+        self._learners[peer] = Learner(chosen, self._settings, self._moments.get(peer))
+        return self._learners[peer]
+
+    def check_turn(self, peer: str, step: int) -> None:
+        """A device waits for nobody."""
+
+    def gather(
+        self,
+        peer: str,
+        step: int,  # noqa: ARG002
+        gradients: Mapping[str, Tensor | None],
+        rows: int,  # noqa: ARG002
+    ) -> None:
+        """Step at once: nobody else's gradients matter."""
+        self._learners[peer].gather(gradients)
+        self._learners[peer].step()
+
+    def lose(self, peer: str) -> None:
+        """Drop the device's copy."""
+        self._learners.pop(peer, None)
+
+    def contribute(self, peer: str, weight: float, mean: WeightedMean) -> None:
+        """Enter the copy with the device's weight, and let go of it."""
+        learner = self._learners.pop(peer)
+        mean.add(learner.tensors(), weight)
+        if self._settings.keep_moments:
+            self._moments[peer] = learner.moments()
+
+    def close(self, mean: WeightedMean) -> None:
+        """Nothing is left to enter."""
+
+    def moments(self) -> dict[str, Tensor]:
+        """The devices' moments, under "<device>/<moment>"."""
+        return {
+            f"{peer}/{key}": value
+            for peer, moments in self._moments.items()
+            for key, value in moments.items()
+        }
+
+    def restore(self, moments: Mapping[str, Tensor]) -> None:
+        """Take back what `moments` gave."""
+        self._moments = {}
+        for key, value in moments.items():
+            peer, _, name = key.partition("/")
+            self._moments.setdefault(peer, {})[name] = value
+
+
+class SharedTrunk:
+    """One set of trunk adapters an edge, stepped when every device has sent its gradients."""
+
+    def __init__(self, settings: OptimizerSettings) -> None:
+        self._settings = settings
+        self._adapters: Mapping[str, Tensor] = {}
+        self._learner: Learner | None = None
+        self._moments: Mapping[str, Tensor] = {}
+        self._names: dict[str, tuple[str, ...]] = {}
+        self._waiting: set[str] = set()
+        self._arrived: dict[str, int] = {}
+        self._gathered: dict[str, float] = {}
+        self._weights: dict[str, float] = {}
+        self._step = 0
+
+    def open(self, adapters: Mapping[str, Tensor], peers: Iterable[str]) -> None:
+        """Start from the edge's adapters; every device named is waited for at each step."""
+        self._adapters = adapters
+        self._learner = None
+        self._waiting = set(peers)
+        self._names, self._arrived, self._gathered, self._weights = {}, {}, {}, {}
+        self._step = 0
+
+    def join(self, peer: str, names: Iterable[str]) -> Learner:
+        """The edge's one learner; it covers the blocks of every device's trunk."""
+        self._names[peer] = tuple(names)
+        if self._learner is None:
+            self._learner = Learner(self._adapters, self._settings, self._moments)
+        return self._learner
+
+    def check_turn(self, peer: str, step: int) -> None:
+        """A device that runs ahead would compute with adapters about to be replaced.
+
+        Raises:
+            ProtocolError: the others have not done the local step before.
+        """
+        if step != self._step or peer in self._arrived or self._learner is None:
+            raise ProtocolError(
+                f"device {peer} is at local step {step} where the shared trunk is at {self._step}"
+            )
+
+    def gather(
+        self, peer: str, step: int, gradients: Mapping[str, Tensor | None], rows: int
+    ) -> None:
+        """Add the gradients; step when the last device of this local step has sent its own.
+
+        Raises:
+            ProtocolError: the device runs ahead of the others.
+        """
+        self.check_turn(peer, step)
+        assert self._learner is not None
+        self._learner.gather(gradients, float(rows))
+        self._arrived[peer] = rows
+        for name in gradients:
+            self._gathered[name] = self._gathered.get(name, 0.0) + rows
+        self._step_if_complete()
+
+    def lose(self, peer: str) -> None:
+        """Wait for it no longer; gradients and a weight that it already sent count."""
+        self._waiting.discard(peer)
+        self._step_if_complete()
+
+    def contribute(self, peer: str, weight: float, mean: WeightedMean) -> None:  # noqa: ARG002
+        """Remember the device's weight until all have finished."""
+        self._weights[peer] = weight
+
+    def close(self, mean: WeightedMean) -> None:
+        """Enter the shared adapters, each block with the weight of the devices that used it."""
+        if self._learner is None:
+            return
+        for peer, weight in self._weights.items():
+            mean.add(self._learner.tensors(self._names[peer]), weight)
+        if self._settings.keep_moments:
+            self._moments = self._learner.moments()
+        self._learner = None
+
+    def moments(self) -> dict[str, Tensor]:
+        """The shared moments, under "shared/<moment>"."""
+        return {f"shared/{key}": value for key, value in self._moments.items()}
+
+    def restore(self, moments: Mapping[str, Tensor]) -> None:
+        """Take back what `moments` gave."""
+        self._moments = {key.partition("/")[2]: value for key, value in moments.items()}
+
+    def _step_if_complete(self) -> None:
+        if self._learner is None or not self._arrived or self._waiting - set(self._arrived):
+            return
+        for name, rows in self._gathered.items():
+            parameter = self._learner.parameters[name]
+            if parameter.grad is not None:
+                parameter.grad = parameter.grad / rows
+        self._learner.step()
+        self._arrived, self._gathered = {}, {}
+        self._step += 1
