@@ -1,0 +1,149 @@
+"""`elsa`: the commands, their options and what they print; the work is done in `elsa.engine`."""
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from elsa.cli.progress import Progress
+from elsa.config.load import load_config
+from elsa.config.printing import default_toml
+from elsa.errors import ElsaError, Interrupted
+
+if TYPE_CHECKING:
+    from elsa.engine.run import Result
+
+app = typer.Typer(
+    help="Fine-tune language models on text that may not leave small devices.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+RunPath = Annotated[Path, typer.Argument(help="Folder of a run, such as runs/quickstart.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the summary alone, as JSON.")]
+
+
+@app.command()
+def run(
+    config: Annotated[
+        Path | None, typer.Argument(help="TOML file or preset; the quick start if left out.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="New folder for the run; runs/NAME if left out.")
+    ] = None,
+    json_: Json = False,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print the default config, commented.")
+    ] = False,
+) -> None:
+    """Train a federation of devices, edge servers and a cloud on this machine."""
+    if print_config:
+        sys.stdout.write(default_toml())
+        return
+    settings = load_config(config, set_ or [])
+    # Imported late, like everything that brings torch along: help and config errors come at once.
+    from elsa.engine import run as engine
+
+    with Progress() as progress, _stoppable() as stopped:
+        result = engine.run(
+            settings, out=out, listen=progress.event, say=progress.say, stop=lambda: bool(stopped)
+        )
+    _report(result, json_)
+
+
+@app.command()
+def resume(path: RunPath, json_: Json = False) -> None:
+    """Go on with a run from its last checkpoint; the result is that of an uninterrupted run."""
+    from elsa.engine import run as engine
+
+    with Progress() as progress, _stoppable() as stopped:
+        result = engine.resume(
+            path, listen=progress.event, say=progress.say, stop=lambda: bool(stopped)
+        )
+    _report(result, json_)
+
+
+@app.command()
+def export(
+    path: RunPath,
+    out: Annotated[
+        Path | None, typer.Option(help="New folder to write; RUN/export if left out.")
+    ] = None,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Write a whole model with the adapter merged in.")
+    ] = False,
+) -> None:
+    """Write the adapter as plain PEFT, or merged into a whole model."""
+    from elsa.engine.export import export_run
+
+    written = export_run(path, out, merge=merge, say=_say)
+    sys.stdout.write(f"{written}\n")
+
+
+@app.command()
+def doctor() -> None:
+    """Check what a run needs; say what is missing and how to get it."""
+    from elsa.cli.doctor import examine
+
+    raise typer.Exit(examine())
+
+
+def main() -> None:
+    """Run the command line; errors of elsa become a message and an exit status.
+
+    Status 1: elsa refused or failed, 2: the command line cannot be read, 130: interrupted.
+    """
+    try:
+        app()
+    except Interrupted as error:
+        _say(str(error))
+        sys.exit(130)
+    except ElsaError as error:
+        _say(f"{type(error).__name__}: {error}")
+        sys.exit(1)
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
+def _report(result: "Result", as_json: bool) -> None:
+    if as_json:
+        # The file's own text: in it a number that is not finite is null, as JSON wants.
+        sys.stdout.write((result.directory / "summary.json").read_text(encoding="utf-8"))
+        return
+    from elsa.cli.outcome import show
+
+    show(result.directory, result.summary)
+
+
+@contextmanager
+def _stoppable() -> Iterator[list[int]]:
+    """Collect interrupts instead of dying of them; a second Ctrl-C dies at once."""
+    stopped: list[int] = []
+
+    def stop(number: int, _: FrameType | None) -> None:
+        stopped.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _say("stopping; the last checkpoint is kept (Ctrl-C again to stop at once)")
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+if __name__ == "__main__":
+    main()

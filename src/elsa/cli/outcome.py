@@ -1,0 +1,48 @@
+"""What a finished run shows at its end: a short table, and where everything lies."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from elsa.cli.progress import duration, size
+
+
+def show(directory: Path, summary: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print a run's summary and the paths of what it wrote on standard output."""
+    console = console or Console()
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in _rows(summary):
+        table.add_row(name, value)
+    console.print(table)
+    for what, path in (("run", directory), ("adapter", directory / "adapter")):
+        line = f"{what:7}  {path}"
+        console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def _rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    shares = (
+        ("accuracy", "test accuracy"),
+        ("accuracy_mean_device", "  mean over devices"),
+        ("accuracy_worst_device", "  worst device"),
+    )
+    rows = [(title, f"{summary[key]:.3f}") for key, title in shares if key in summary]
+    if "perplexity" in summary:
+        rows.append(("test perplexity", f"{summary['perplexity']:.2f}"))
+    passed = summary["bytes"]
+    rows += [
+        ("test loss", f"{summary['loss']:.3f}"),
+        ("samples trained on", f"{summary['samples']:,}"),
+        ("wall time", duration(summary["wall_seconds"])),
+        ("samples a second", f"{summary['samples_per_second']:.0f}"),
+        ("simulated time", duration(summary["simulated_seconds"])),
+        ("device to edge", size(passed["device_to_edge"])),
+        ("edge to device", size(passed["edge_to_device"])),
+        ("edge to cloud", size(passed["edge_to_cloud"])),
+        ("cloud to edge", size(passed["cloud_to_edge"])),
+        ("as padded float32", size(passed["uncompressed_padded_float32"])),
+        ("peak memory", size(summary["peak_rss_bytes"])),
+    ]
+    return rows

@@ -1,0 +1,1 @@
+"""Who runs when and where: builds the parties from a config and drives them."""

