@@ -1,0 +1,33 @@
+"""What every benchmark shares: the machine it ran on, a table for people, JSON for the record."""
+
+import json
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from elsa.engine.provenance import machine_facts, versions
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, memory and versions."""
+    return {"system": platform.platform(), **machine_facts(), "versions": versions()}
+
+
+def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows that have the same keys."""
+    table = Table(*rows[0], box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(f"{it:.4g}" if isinstance(it, float) else str(it) for it in row.values()))
+    Console(width=140).print(table)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write results together with the command that made them."""
+    command = " ".join(["python", *sys.argv])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"command": command, **content}, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,221 @@
+"""Is the split pipeline as fast as plain PEFT of the unsplit model?
+
+One device trains through an edge server, identity codec, every message really serialised, on the
+same texts, batches, precision and threads as plain `peft` + `transformers`. All arms take turns in
+one process; a ratio is taken within each turn. Prints a table, writes JSON.
+
+    python benchmarks/step.py --out docs/results/step.json
+"""
+
+import argparse
+import itertools
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from measured import machine, print_table, write_json
+from peft import LoraConfig, get_peft_model
+from torch.nn import functional
+from transformers import AutoModelForTokenClassification
+
+from elsa.config.load import load_config
+from elsa.config.schema import Config
+from elsa.core.ragged import flat_index, pack, unpack
+from elsa.core.split import Split
+from elsa.data.batches import Batch, BatchStream, Examples
+from elsa.engine.build import build_federation, open_sources
+from elsa.engine.parts import ModelParts, encode, load_model
+from elsa.engine.provenance import use_threads
+from elsa.engine.simulate import Simulation
+from elsa.model.segments import build_whole, initial_adapters
+from elsa.roles.learner import Learner, OptimizerSettings
+
+STEPS = 30
+BATCH = 16
+OPTIMIZER = OptimizerSettings(1e-3, 0.0, keep_moments=False)
+Arm = Callable[[], int]
+"""Takes STEPS training steps; returns the rows trained on."""
+
+
+def batches(examples: Examples, pad_id: int, *, bucketing: bool) -> Iterator[Batch]:
+    """The same batches for every arm."""
+    return BatchStream(examples, BATCH, 0, bucketing, pad_id)
+
+
+def plain_peft(model: ModelParts, stream: Iterator[Batch], attention: str, dtype: str) -> Arm:
+    """`peft` as people write it: the whole model in float32, mean pooling, autocast for bf16."""
+    whole = AutoModelForTokenClassification.from_pretrained(
+        model.checkpoint.directory, num_labels=6, attn_implementation=attention
+    )
+    config = LoraConfig(
+        task_type="TOKEN_CLS",
+        r=model.lora.rank,
+        lora_alpha=int(model.lora.alpha),
+        target_modules=list(model.checkpoint.family.targets),
+        lora_dropout=0.0,
+    )
+    tuned = get_peft_model(whole, config).eval()  # without dropout, as elsa trains
+    optimizer = torch.optim.AdamW(
+        [p for p in tuned.parameters() if p.requires_grad], lr=1e-3, weight_decay=0.0, fused=True
+    )
+
+    def train() -> int:
+        rows = 0
+        for batch in itertools.islice(stream, STEPS):
+            with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+                logits = tuned(
+                    input_ids=batch.input_ids,
+                    attention_mask=batch.mask,
+                    token_type_ids=batch.token_types,
+                ).logits
+            weights = batch.mask / batch.mask.sum(1, keepdim=True)
+            pooled = (logits.float() * weights[:, :, None]).sum(1)
+            torch.autograd.backward(functional.cross_entropy(pooled, batch.labels))
+            optimizer.step()
+            optimizer.zero_grad()
+            rows += len(batch.lengths)
+        return rows
+
+    return train
+
+
+def segments_alone(model: ModelParts, stream: Iterator[Batch], split: Split) -> Arm:
+    """Bottom, trunk and top with tensors handed over: the split without roles or wire."""
+    held, trunk = model.segments(split), model.trunk(split)
+    adapters = initial_adapters(model.checkpoint, model.task, model.lora, 0)
+    learner = Learner(adapters, OPTIMIZER)
+
+    def train() -> int:
+        rows = 0
+        for batch in itertools.islice(stream, STEPS):
+            shape = batch.input_ids.shape
+            index = flat_index(batch.lengths, shape[1])
+            for part in (held.bottom, trunk, held.top):
+                part.bind(learner.parameters)
+            h1 = pack(held.bottom(batch.input_ids, batch.mask, batch.token_types), index)
+            x1 = h1.detach().requires_grad_()
+            h2 = pack(trunk(unpack(x1, index, *shape), batch.mask), index)
+            x2 = h2.detach().requires_grad_()
+            logits = held.top(unpack(x2, index, *shape), batch.mask)
+            torch.autograd.backward(held.top.loss(logits, batch.labels))
+            torch.autograd.backward(h2, x2.grad)
+            torch.autograd.backward(h1, x1.grad)
+            learner.step()
+            rows += len(batch.lengths)
+        return rows
+
+    return train
+
+
+def unsplit(model: ModelParts, stream: Iterator[Batch]) -> Arm:
+    """The whole model in elsa's own hands: its kernels and frozen weights, nothing cut."""
+    whole = build_whole(model.checkpoint, model.task, model.lora)
+    adapters = initial_adapters(model.checkpoint, model.task, model.lora, 0)
+    learner = Learner(adapters, OPTIMIZER)
+
+    def train() -> int:
+        rows = 0
+        for batch in itertools.islice(stream, STEPS):
+            whole.bind(learner.parameters)
+            logits = whole(batch.input_ids, batch.mask, batch.token_types)
+            torch.autograd.backward(whole.loss(logits, batch.labels))
+            learner.step()
+            rows += len(batch.lengths)
+        return rows
+
+    return train
+
+
+def pipeline(config: Config, sources: Any) -> Arm:
+    """The whole thing: device, edge and cloud, messages as bytes."""
+    simulation = Simulation(build_federation(config, sources))
+    return lambda: sum(report.samples for report in simulation.train_round())
+
+
+def measure(precision: str, turns: int, threads: int) -> list[dict[str, Any]]:
+    """All arms of one precision in turns; rows of the table."""
+    config = load_config(
+        None,
+        [
+            "federation.devices=1",
+            "federation.edges=1",
+            "federation.edge_rounds=1",
+            f"federation.local_steps={STEPS}",
+            "partition.kind=iid",
+            "data.holdout_fraction=0.0",
+            f"train.batch_size={BATCH}",
+            f"model.precision={precision}",
+            f"run.threads={threads}",
+        ],
+    )
+    use_threads(threads)
+    sources = open_sources(config)
+    examples = encode(sources.text.train, sources.tokenizer, config)
+    model = load_model(config, 6, sources.model.checkpoint.directory)
+    split = Split.of(model.checkpoint.blocks, config.split.bottom, config.split.top)
+    pad = sources.tokenizer.pad_id
+    random = config.model_copy(
+        update={"train": config.train.model_copy(update={"bucketing": False})}
+    )
+
+    def stream(bucketing: bool = True) -> Iterator[Batch]:
+        return batches(examples, pad, bucketing=bucketing)
+
+    arms: dict[str, Arm] = {
+        "plain PEFT": plain_peft(model, stream(), "sdpa", precision),
+        "plain PEFT, eager attention": plain_peft(model, stream(), "eager", precision),
+        "plain PEFT, random batches": plain_peft(model, stream(False), "sdpa", precision),
+        "elsa, unsplit": unsplit(model, stream()),
+        "elsa, segments alone": segments_alone(model, stream(), split),
+        "elsa": pipeline(config, sources),
+        "elsa, random batches": pipeline(random, replace(sources, model=model)),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in arms}
+    for turn in range(turns + 1):
+        for name, arm in arms.items():
+            began = perf_counter()
+            rows = arm()
+            if turn:
+                rates[name].append(rows / (perf_counter() - began))
+    return [
+        {
+            "precision": precision,
+            "arm": name,
+            "samples_per_second": statistics.median(rate),
+            "ratio_to_plain": statistics.median(ratios := ratio(rate, rates["plain PEFT"])),
+            "ratio_min": min(ratios),
+            "ratio_max": max(ratios),
+        }
+        for name, rate in rates.items()
+    ]
+
+
+def ratio(rates: list[float], baseline: list[float]) -> list[float]:
+    """Turn by turn."""
+    return [one / other for one, other in zip(rates, baseline, strict=True)]
+
+
+def main() -> None:
+    """Measure both precisions, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=0)
+    options = parser.parse_args()
+    threads = use_threads(options.threads)
+    rows = [
+        row
+        for precision in ("float32", "bfloat16")
+        for row in measure(precision, options.turns, threads)
+    ]
+    print_table(rows)
+    if options.out:
+        write_json(options.out, {"machine": machine(), "threads": threads, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
