@@ -66,11 +66,16 @@ def centralised(config: Config, samples: int) -> dict[str, Any]:
     return {"accuracy": total.accuracy, "samples": done, "samples_per_second": done / seconds}
 
 
-def tune(seed: int) -> list[dict[str, Any]]:
+def tune(seed: int, rates: list[float], threads: int) -> list[dict[str, Any]]:
     """Accuracy of both for every learning rate of the grid, at equal samples."""
     rows = []
-    for rate in GRID:
-        overrides = [f"run.seed={seed}", f"train.learning_rate={rate}", "evaluate.every=100"]
+    for rate in rates:
+        overrides = [
+            f"run.seed={seed}",
+            f"run.threads={threads}",
+            f"train.learning_rate={rate}",
+            "evaluate.every=100",
+        ]
         config = load_config(None, overrides)
         ours = federated(config)
         theirs = centralised(config, ours["samples"])
@@ -114,8 +119,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--tune", type=int, metavar="SEED", help="choose learning rates instead")
+    parser.add_argument("--rates", type=float, nargs="+", default=list(GRID))
+    parser.add_argument("--threads", type=int, default=0, help="of tuning")
     options = parser.parse_args()
-    rows = compare(options.seeds) if options.tune is None else tune(options.tune)
+    if options.tune is None:
+        rows = compare(options.seeds)
+    else:
+        rows = tune(options.tune, options.rates, options.threads)
     print_table(rows)
     content: dict[str, Any] = {"machine": machine(), "rows": rows}
     if options.tune is None:

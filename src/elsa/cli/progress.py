@@ -94,6 +94,8 @@ class Progress:
                 self.say(f"  {event.device} left out by {event.edge}: {event.reason}")
             case events.RoundFinished():
                 self._line = self._round_line(event)
+                if self._task is not None:
+                    self._bar.update(self._task, now="evaluating")
             case events.Evaluated():
                 self._line += _scores(event)
             case events.CheckpointSaved():
@@ -107,7 +109,9 @@ class Progress:
         self._slowest, self._lost = (0.0, ""), []
         self._began = monotonic()
         self._task = self._bar.add_task(
-            f"round {event.round + 1}", total=None, now=f"{len(event.devices)} devices"
+            f"round {event.round + 1}",
+            total=len(event.devices) * event.edge_rounds,
+            now=f"{len(event.devices)} devices",
         )
 
     def _round_line(self, event: events.RoundFinished) -> str:

@@ -114,7 +114,8 @@ class Runner:
         cloud, meter = self._federation.cloud, self._federation.meter
         number, began, simulated = cloud.round, monotonic(), self._simulation.seconds
         traffic = meter.by_hop(phase="train")
-        self._emit(events.RoundStarted(number, tuple(sorted(cloud.participants()))))
+        devices = tuple(sorted(cloud.participants()))
+        self._emit(events.RoundStarted(number, devices, self._config.federation.edge_rounds))
         reports = self._simulation.train_round()
         seconds = monotonic() - began
         for edge, report in self._lost(reports):

@@ -24,10 +24,11 @@ class RunStarted:
 
 @dataclass(frozen=True)
 class RoundStarted:
-    """A global round begins; `devices` are the names of those that take part."""
+    """A global round of so many edge rounds begins; `devices` take part, by name."""
 
     round: int
     devices: tuple[str, ...]
+    edge_rounds: int = 1
     kind: Literal["round_started"] = "round_started"
 
 
