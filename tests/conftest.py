@@ -5,15 +5,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any, Protocol
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 ROWS = 300
 TIMES = {"time", "wall_seconds", "samples_per_second", "peak_rss_bytes"}
@@ -27,13 +25,12 @@ class Make(Protocol):
     def __call__(self, *overrides: str) -> Any: ...
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Runs set the threads of the whole process; what they found is put back."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one worker have all tests that look at the run in a process of its own."""
+    for item in items:
+        if "command" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("command"))
 
 
 @pytest.fixture(scope="session")
@@ -163,7 +160,7 @@ def command(make: Make, tmp_path_factory: pytest.TempPathFactory) -> Command:
         env=os.environ | {"PYTHONHASHSEED": hashes},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=300,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
@@ -174,7 +171,9 @@ def command(make: Make, tmp_path_factory: pytest.TempPathFactory) -> Command:
 def sources(make: Make) -> Any:
     """Text, model and tokenizer of the tiny config, opened once for all federations of it."""
     from elsa.engine.build import open_sources
+    from elsa.engine.provenance import use_threads
 
+    use_threads(1)
     return open_sources(make())
 
 
@@ -200,6 +199,7 @@ def drive(sources: Any, tmp_path: Path) -> Callable[..., tuple[Any, Path]]:
 @pytest.fixture(scope="session")
 def traces() -> Callable[[Path], dict[str, Any]]:
     """Run directory -> everything in it that two equal runs have in common."""
+    from safetensors.torch import load_file
 
     def read(run: Path) -> dict[str, Any]:
         lines = (run / "events.jsonl").read_text(encoding="utf-8").splitlines()
@@ -253,6 +253,8 @@ def _save_tokenizer(texts: list[str], directory: Path) -> int:
 
 
 def _save_model(kind: Any, config: Any, directory: Path) -> None:
+    import torch
+
     with torch.random.fork_rng():
         torch.manual_seed(1)
         kind(config).save_pretrained(directory)

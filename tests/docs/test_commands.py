@@ -24,12 +24,9 @@ BIN = Path(sys.executable).parent
 
 def commands() -> list[str]:
     """The commands in indented blocks of all pages, in order, comments dropped."""
-    found = []
-    for page in PAGES:
-        for line in page.read_text(encoding="utf-8").splitlines():
-            if re.match(r"    (elsa|make|python) ", line):
-                found.append(line.split(" #")[0].strip())
-    return found
+    lines = [line for page in PAGES for line in page.read_text(encoding="utf-8").splitlines()]
+    shown = [line for line in lines if re.match(r"    (elsa|make|python) ", line)]
+    return [line.split(" #")[0].strip() for line in shown]
 
 
 def run(line: str, folder: Path) -> str:

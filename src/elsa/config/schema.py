@@ -96,7 +96,7 @@ class Train(Section):
     """The devices' and edges' optimizers (AdamW)."""
 
     batch_size: Count = 16
-    learning_rate: Positive = 1e-3
+    learning_rate: Positive = 4e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     optimizer_state: Literal["keep", "reset"] = "keep"
     """What becomes of the moments when a round replaces the adapters."""

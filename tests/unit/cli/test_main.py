@@ -43,7 +43,7 @@ def one_error(ended: Any, kind: str) -> str:
 
 def test_help_and_config_errors_come_without_the_heavy_packages() -> None:
     light = subprocess.run(
-        (sys.executable, "-c", LIGHT), capture_output=True, text=True, timeout=60, check=True
+        (sys.executable, "-c", LIGHT), capture_output=True, text=True, timeout=300, check=True
     )
     assert light.stdout == "[]\n"
     assert "ConfigError" in light.stderr
