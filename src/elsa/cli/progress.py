@@ -148,7 +148,9 @@ def _traffic(passed: Mapping[str, int]) -> str:
 
 
 def _scores(event: events.Evaluated) -> str:
-    parts = [f"  test loss {event.loss:.3f}"]
+    parts = [""]
+    if event.loss is not None:
+        parts.append(f"test loss {event.loss:.3f}")
     if event.accuracy is not None:
         parts.append(f"accuracy {event.accuracy:.3f}")
     if event.accuracy_worst_device is not None:

@@ -60,7 +60,7 @@ class Runner:
         self._directory = directory
         self._listen = listen
         self._stop = stop
-        self._simulation = Simulation(federation, Watch(self._tick, self._device))
+        self._simulation = Simulation(federation, Watch(self._tick, self._device, self._unheard))
         self._totals = Totals()
         self._before = 0.0
         self._resumed = False
@@ -207,6 +207,10 @@ class Runner:
                 seen.seconds,
             )
         )
+
+    def _unheard(self, edge: str, device: str, reason: str) -> None:
+        number = self._federation.cloud.round - 1
+        self._emit(events.DeviceLost(number, edge, device, f"in evaluation: {reason}"))
 
     def _tick(self) -> None:
         if self._stop():

@@ -21,7 +21,7 @@ def evaluated(round_: int, tallies: Mapping[str, Tally], tester: str, *, causal:
     own = [tally.accuracy for name, tally in tallies.items() if name != tester and tally.items]
     return Evaluated(
         round=round_,
-        loss=common.mean_loss,
+        loss=common.mean_loss if common.items else None,
         accuracy=common.accuracy if common.items else None,
         accuracy_mean_device=sum(own) / len(own) if own else None,
         accuracy_worst_device=min(own) if own else None,

@@ -59,10 +59,12 @@ class Watch:
     Attributes:
         tick: after every exchange; may raise Interrupted.
         device: after every device's edge round.
+        unheard: edge, device and reason, where a device was lost in an evaluation.
     """
 
     tick: Callable[[], None] = field(default=lambda: None)
     device: Callable[[DeviceRound], None] = field(default=lambda _: None)
+    unheard: Callable[[str, str, str], None] = field(default=lambda *_: None)
 
 
 class Simulation:
@@ -171,6 +173,9 @@ class Simulation:
             for name in order.devices
         ]
         one_by_one(talks, self._watch.tick)
+        for name, talk in zip(order.devices, talks, strict=True):
+            if talk.error is not None:
+                self._watch.unheard(edge.name, name, f"{type(talk.error).__name__}: {talk.error}")
         return edge.close()
 
     def _link(self, edge: Edge, device: str, *layers: Layer) -> InProcess:

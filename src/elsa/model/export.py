@@ -14,13 +14,13 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoModelForTokenClass
 from elsa.errors import AdapterError
 from elsa.model import card
 from elsa.model.adapters import block_of, lora_config
-from elsa.model.atomic import whole_directory
 from elsa.model.attention import attention_of
 from elsa.model.checkpoint import Checkpoint
 from elsa.model.quiet import quiet
 from elsa.model.segments import adapter_shapes
 from elsa.model.tasks import CausalLM, Classification, LoraSpec, Task
 from elsa.model.tokenizer import load_tokenizer
+from elsa.record.atomic import replaced_folder
 
 
 def export_adapter(
@@ -70,7 +70,7 @@ def export_adapter(
     body = tensors
     if kind == "FEATURE_EXTRACTION":
         body = {name: value for name, value in tensors.items() if name not in head}
-    with whole_directory(Path(out_dir)) as made:
+    with replaced_folder(Path(out_dir)) as made:
         config.save_pretrained(made)
         _sort_targets(made / "adapter_config.json")
         save_file(body, made / "adapter_model.safetensors", metadata={"format": "pt"})
@@ -116,7 +116,7 @@ def export_merged(
     head = {name: value for name, value in tensors.items() if block_of(name) is None}
     short = {name.rsplit(".", 1)[1]: value for name, value in head.items()}
     dtype = checkpoint.config.dtype or torch.float32
-    with quiet(), whole_directory(Path(out_dir)) as made:
+    with quiet(), replaced_folder(Path(out_dir)) as made:
         plain = loader.from_pretrained(checkpoint.directory, **options)
         wrapped = get_peft_model(plain, lora_config(family, lora))
         set_peft_model_state_dict(

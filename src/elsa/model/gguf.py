@@ -7,8 +7,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from elsa.errors import ModelError
-from elsa.model.atomic import whole_directory
 from elsa.model.quiet import quiet
+from elsa.record.atomic import replaced_folder
 
 
 def convert_gguf(gguf_file: str | Path, out_dir: str | Path) -> Path:
@@ -24,7 +24,7 @@ def convert_gguf(gguf_file: str | Path, out_dir: str | Path) -> Path:
         raise ModelError(f"{source}: no such GGUF file")
     with quiet():
         fresh, tokenizer = _read(source)
-        with whole_directory(out) as made:
+        with replaced_folder(out) as made:
             fresh.save_pretrained(made)
             tokenizer.save_pretrained(made)
     return out

@@ -57,6 +57,8 @@ def replaced_folder(path: Path) -> Iterator[Path]:
         partial.mkdir(parents=True)
         yield partial
         for each in [*partial.rglob("*"), partial]:
+            if each.is_file():  # some libraries write for the owner alone; the umask decides here
+                each.chmod(partial.stat().st_mode & 0o666)
             sync(each)
         if path.exists():
             path.replace(old)

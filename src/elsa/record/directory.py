@@ -182,7 +182,7 @@ def _refuse_content(path: Path) -> None:
             f"{path}: holds a run already; go on with it by `elsa resume {path}`, "
             "or name another folder with --out"
         )
-    if names - {"lock"}:
+    if any(name != "lock" and not name.endswith(".partial") for name in names):
         raise RunError(f"{path}: is not empty; name a new or empty folder with --out")
 
 

@@ -83,10 +83,10 @@ class RoundFinished:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The global adapters were evaluated after a round; None is what the task has not."""
+    """The global adapters were evaluated after a round; None is what could not be measured."""
 
     round: int
-    loss: float
+    loss: float | None
     accuracy: float | None = None
     accuracy_mean_device: float | None = None
     accuracy_worst_device: float | None = None

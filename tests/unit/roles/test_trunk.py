@@ -128,15 +128,12 @@ def test_shared_moments_are_kept_only_if_asked_for(settings: OptimizerSettings) 
     take(trunk, 0, "one", "two")
     averaged(trunk, "one", "two")
     learner = opened(trunk, "two", "one")["one"]
-    take(trunk, 0, "one", "two")
+    for peer in ("one", "two"):
+        trunk.gather(peer, 0, gradient_of(peer, 1), ROWS[peer])
     moments = concatenated(range(1), "one", "two").moments() if settings.keep_moments else None
     expected = Learner(START, settings, moments)
-    expected.gather(
-        {
-            name: (4 * gradient_of("one", 0)[name] + 2 * gradient_of("two", 0)[name]) / 6
-            for name in NAMES
-        }
-    )
+    one, two = gradient_of("one", 1), gradient_of("two", 1)
+    expected.gather({name: (4 * one[name] + 2 * two[name]) / 6 for name in NAMES})
     expected.step()
     torch.testing.assert_close(learner.tensors(), expected.tensors())
 
