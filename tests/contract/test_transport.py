@@ -57,7 +57,7 @@ STATES = Identity().encode(torch.randn(3, 4), Frame((2, 1)))
 ADAPTERS = {"layers.0.lora_A.weight": torch.randn(2, 4), "head": torch.randn(3).bfloat16()}
 SENT = [
     Ready(1, 2, 3, 0),
-    LocalPlan(1, 2, 5, ADAPTERS),
+    LocalPlan(1, 2, 5, 9, ADAPTERS),
     Activations(4, True, (2, 1), STATES),
     Gradients(4, STATES),
     Update(1, 2, ADAPTERS, 10, 20, 0.1),
@@ -203,7 +203,7 @@ def test_tensors_are_not_shared_between_the_sides(serve: Serve) -> None:
     def handler(peer: str, request: Message) -> Message:
         assert isinstance(request, Update)
         arrived.append(request.adapters["a"])
-        return LocalPlan(0, 0, 1, held)
+        return LocalPlan(0, 0, 1, 0, held)
 
     sent = torch.zeros(2)
     with serve(handler, None) as connect:
@@ -258,7 +258,7 @@ def test_concurrent_peers_get_their_own_answers(serve: Serve) -> None:
 
 def test_layers_see_what_the_transport_carries(serve: Serve) -> None:
     tap = Tap()
-    request, answer = Ready(0, 0, 1, 1), LocalPlan(0, 0, 1, {})
+    request, answer = Ready(0, 0, 1, 1), LocalPlan(0, 0, 1, 0, {})
     with serve(lambda *_: answer, None) as connect:
         connect(device(), [tap]).call(request)
     assert [(passage.direction, passage.data) for passage in tap.frames] == [

@@ -107,7 +107,8 @@ class Parts:
         optimizer: OptimizerSettings = KEEP,
         codecs: HopCodecs = EXACT,
     ) -> Federation:
-        model = EdgeModel(self.checkpoint.blocks, self.checkpoint.hidden_size, 64, self.trunk)
+        shape = (self.checkpoint.blocks, self.checkpoint.hidden_size)
+        model = EdgeModel(*shape, 64, self.trunk, seed=0)
         kind = SharedTrunk if shared else PerDeviceTrunk
         devices = {device.name: device for group in groups.values() for device in group}
         assignment = {edge: [device.name for device in group] for edge, group in groups.items()}

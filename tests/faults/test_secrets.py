@@ -233,7 +233,7 @@ def turn(examples: Examples) -> None:
 
 FIELDS: dict[str, set[str]] = {
     "Ready": {"round", "edge_round", "bottom", "top"},
-    "LocalPlan": {"round", "edge_round", "local_steps", "adapters"},
+    "LocalPlan": {"round", "edge_round", "local_steps", "seed", "adapters"},
     "Activations": {"step", "training", "lengths", "packet"},
     "Gradients": {"step", "packet"},
     "Update": {"round", "edge_round", "adapters", "rows", "samples", "loss"},

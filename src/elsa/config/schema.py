@@ -103,6 +103,27 @@ class Train(Section):
     bucketing: bool = True
 
 
+class Wire(Section):
+    """How tensors cross a cut; each hop may have a codec of its own."""
+
+    preset: Literal["exact", "balanced", "tiny", "paper"] = "exact"
+    h1: str = ""
+    h2: str = ""
+    g2: str = ""
+    g1: str = ""
+
+
+class SsOp(Section):
+    """The secret rotation of what an edge sees (semantic subspace orthogonal perturbation)."""
+
+    rank: Annotated[int, Field(ge=0)] = 0
+    """r, directions that are rotated; 0 rotates nothing."""
+    angle: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Largest angle, in half turns."""
+    fresh: Literal["fixed", "round", "batch"] = "fixed"
+    about: Literal["mean", "origin"] = "mean"
+
+
 class Link(Section):
     """One kind of link of the virtual clock."""
 
@@ -140,6 +161,8 @@ class Config(Section):
     split: Split = Split()
     adapter: Adapter = Adapter()
     train: Train = Train()
+    wire: Wire = Wire()
+    ssop: SsOp = SsOp()
     network: Network = Network()
     evaluate: Evaluate = Evaluate()
 

@@ -11,6 +11,7 @@ the codec of their own hop (straight-through).
 Shapes: T tokens (all sequences of a batch in a row, no padding), D hidden size.
 """
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -53,6 +54,19 @@ class Packet:
     dtype: str
     shape: tuple[int, ...]
     payload: bytes
+
+
+def frame_of(lengths: Sequence[int], seed: int, step: int, hop: str) -> Frame:
+    """The frame of a hop of a step; its seed is drawn from the session's, alike at both ends.
+
+    Args:
+        lengths: tokens of each sequence of the batch.
+        seed: of the session between device and edge, which the edge chose.
+        step: local step.
+        hop: "h1", "h2", "g2" or "g1".
+    """
+    digest = hashlib.blake2b(f"{seed}:{step}:{hop}".encode(), digest_size=8).digest()
+    return Frame(lengths, int.from_bytes(digest, "little") >> 1)
 
 
 class Codec(Protocol):

@@ -1,16 +1,19 @@
 """From a config to the parties of a run: the only place where names become objects."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from elsa.config.schema import Config
-from elsa.core.codec import EXACT
+from elsa.core.secret import SecretSeed
 from elsa.core.split import Split
+from elsa.core.ssop import check_rank
 from elsa.data.batches import Examples
 from elsa.data.partition import partition
 from elsa.engine.clock import device_speeds
+from elsa.engine.codecs import hop_codecs
 from elsa.engine.federation import Federation
 from elsa.engine.parts import (
     ModelParts,
@@ -29,6 +32,7 @@ from elsa.roles.cloud import Cloud, Schedule
 from elsa.roles.device import Device, DeviceSettings
 from elsa.roles.edge import Edge, EdgeModel
 from elsa.roles.learner import OptimizerSettings
+from elsa.roles.perturb import Perturbation
 from elsa.roles.trunk import PerDeviceTrunk, SharedTrunk, TrunkAdapters
 from elsa.wire.meter import Meter
 from elsa.wire.transport import Layer
@@ -89,7 +93,9 @@ def build_federation(config: Config, sources: Sources, layers: Sequence[Layer] =
         model.checkpoint.hidden_size,
         config.model.max_tokens,
         model.trunk,
+        seed,
     )
+    codecs = hop_codecs(config.wire, model.checkpoint.hidden_size)
     meter = Meter()
     return Federation(
         config=config,
@@ -104,7 +110,7 @@ def build_federation(config: Config, sources: Sources, layers: Sequence[Layer] =
             ),
         ),
         edges={
-            name: Edge(name, edge_model, _TRUNKS[config.federation.trunk](optimizer), EXACT)
+            name: Edge(name, edge_model, _TRUNKS[config.federation.trunk](optimizer), codecs)
             for name in edge_names
         },
         devices=_devices(config, sources, split, names, optimizer),
@@ -150,8 +156,8 @@ def _devices(
             sources.model.segments(split),
             examples.take(order[kept_back:]),
             examples.take(order[:kept_back]),
-            EXACT,
-            _settings(config, sources, optimizer, number),
+            hop_codecs(config.wire, sources.model.checkpoint.hidden_size),
+            _settings(config, sources, optimizer, name, number),
         )
     return devices
 
@@ -162,13 +168,13 @@ def _tester(config: Config, sources: Sources, split: Split, optimizer: Optimizer
         sources.model.segments(split),
         Examples([]),
         encode(sources.text.test, sources.tokenizer, config),
-        EXACT,
-        _settings(config, sources, optimizer, config.federation.devices),
+        hop_codecs(config.wire, sources.model.checkpoint.hidden_size),
+        _settings(config, sources, optimizer, TESTER, config.federation.devices),
     )
 
 
 def _settings(
-    config: Config, sources: Sources, optimizer: OptimizerSettings, number: int
+    config: Config, sources: Sources, optimizer: OptimizerSettings, name: str, number: int
 ) -> DeviceSettings:
     return DeviceSettings(
         optimizer=optimizer,
@@ -177,7 +183,18 @@ def _settings(
         bucketing=config.train.bucketing,
         pad_id=sources.tokenizer.pad_id,
         seed=int(np.random.SeedSequence((config.run.seed, number)).generate_state(1)[0]),
+        perturbation=_perturbation(config, name, sources.model.checkpoint.hidden_size),
     )
+
+
+def _perturbation(config: Config, device: str, hidden: int) -> Perturbation | None:
+    """A simulated device's perturbation; its secret follows from the seed, to be repeatable."""
+    ssop = config.ssop
+    if not ssop.rank:
+        return None
+    check_rank(ssop.rank, hidden)
+    key = hashlib.sha256(f"{config.run.seed}/{device}/ssop".encode()).digest()
+    return Perturbation(ssop.rank, ssop.angle, ssop.fresh, ssop.about, SecretSeed(key))
 
 
 def _numbered(kind: str, count: int) -> list[str]:

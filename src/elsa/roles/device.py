@@ -15,15 +15,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from elsa.core.codec import Codec, Frame, HopCodecs
+from elsa.core.codec import HopCodecs
 from elsa.core.ragged import flat_index, pack, unpack
 from elsa.core.score import Tally, tally
 from elsa.core.split import Split
+from elsa.core.ssop import Rotation, Rotations
 from elsa.data.batches import Batch, BatchStream, Examples, eval_batches
 from elsa.errors import ProtocolError
 from elsa.model.segments import Bottom, Top
-from elsa.roles.exchange import Exchange, expect, unseal
+from elsa.roles.exchange import Exchange, expect
+from elsa.roles.hops import Hops
 from elsa.roles.learner import Learner, OptimizerSettings
+from elsa.roles.perturb import Perturbation, rotations_of, turned, turned_back
 from elsa.wire.messages import (
     Accepted,
     Activations,
@@ -63,6 +66,7 @@ class DeviceSettings:
         bucketing: whether texts of like length share a batch.
         pad_id: token id that fills a batch up; its embedding never matters.
         seed: of the order of its rows.
+        perturbation: how it hides what the edge sees; None shows it plainly.
     """
 
     optimizer: OptimizerSettings
@@ -71,6 +75,7 @@ class DeviceSettings:
     bucketing: bool
     pad_id: int
     seed: int
+    perturbation: Perturbation | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,7 @@ class Device:
         self._codecs = codecs
         self._settings = settings
         self._moments: Mapping[str, Tensor] = {}
+        self._rotations: Rotations | None = None
         self._stream = (
             BatchStream(
                 training,
@@ -119,11 +125,13 @@ class Device:
             raise ProtocolError(f"device {self.name} holds no training rows")
         plan = yield from self._ready(round_, edge_round)
         learner = Learner(plan.adapters, self._settings.optimizer, self._moments)
+        hops = self._hops(plan)
         loss, samples = 0.0, 0
         for step in range(plan.local_steps):
             batch = next(self._stream)
+            rotation = self._rotation(round_, edge_round, step)
             rows = len(batch.lengths)
-            loss += rows * (yield from self._step(step, batch, learner))
+            loss += rows * (yield from self._step(step, batch, learner, hops, rotation))
             samples += rows
         if self._settings.optimizer.keep_moments:
             self._moments = learner.moments()
@@ -142,16 +150,18 @@ class Device:
         """Measure the edge's adapters on the held-out rows, through the wire as it is."""
         plan = yield from self._ready(round_, 0)
         learner = Learner(plan.adapters, self._settings.optimizer)
-        total = Tally()
+        hops, total = self._hops(plan), Tally()
         batches = eval_batches(
             self._held_out, self._settings.eval_batch_size, self._settings.pad_id
         )
         for step, batch in enumerate(batches):
             index = flat_index(batch.lengths, batch.input_ids.shape[1])
+            rotation = self._rotation(round_, -1, step)
             with torch.no_grad():
-                h1 = self._bottom(batch, index, learner)
-            h2 = yield from self._pass_trunk(step, batch, h1, training=False)
+                h1 = turned(self._bottom(batch, index, learner), rotation)
+            h2 = yield from self._pass_trunk(step, batch, h1, hops, training=False)
             with torch.no_grad():
+                h2 = turned_back(h2, rotation)
                 total += tally(self._top(batch, index, learner, h2), batch.labels)
         score = Score(round_, total.items, total.correct, total.mean_loss)
         expect(Accepted, (yield score))
@@ -182,6 +192,20 @@ class Device:
             )
         return plan
 
+    def _hops(self, plan: LocalPlan) -> Hops:
+        return Hops(self._codecs, plan.seed, self.segments.hidden)
+
+    def _rotation(self, round_: int, edge_round: int, step: int) -> Rotation | None:
+        settings = self._settings
+        if settings.perturbation is None:
+            return None
+        if self._rotations is None:
+            rows = self._training if len(self._training) else self._held_out
+            self._rotations = rotations_of(
+                settings.perturbation, self.segments.bottom, rows, settings.pad_id
+            )
+        return self._rotations.at(round_, edge_round, step)
+
     def _bottom(self, batch: Batch, index: Tensor, learner: Learner) -> Tensor:
         self.segments.bottom.bind(learner.parameters)
         return pack(self.segments.bottom(batch.input_ids, batch.mask, batch.token_types), index)
@@ -192,32 +216,36 @@ class Device:
         logits: Tensor = self.segments.top(unpack(h2, index, rows, width), batch.mask)
         return logits
 
-    def _step(self, step: int, batch: Batch, learner: Learner) -> Exchange[float]:
+    def _step(
+        self, step: int, batch: Batch, learner: Learner, hops: Hops, rotation: Rotation | None
+    ) -> Exchange[float]:
         index = flat_index(batch.lengths, batch.input_ids.shape[1])
-        h1 = self._bottom(batch, index, learner)
-        h2 = (yield from self._pass_trunk(step, batch, h1.detach(), training=True)).requires_grad_()
-        loss = self.segments.top.loss(self._top(batch, index, learner, h2), batch.labels)
+        h1 = turned(self._bottom(batch, index, learner), rotation)
+        h2 = yield from self._pass_trunk(step, batch, h1.detach(), hops, training=True)
+        h2.requires_grad_()
+        logits = self._top(batch, index, learner, turned_back(h2, rotation))
+        loss = self.segments.top.loss(logits, batch.labels)
         torch.autograd.backward(loss)
         if h2.grad is None:
             raise ProtocolError(f"device {self.name}: the loss does not depend on the trunk")
-        g2 = self._codecs.g2.encode(h2.grad, Frame(batch.lengths))
+        g2 = hops.seal("g2", h2.grad, batch.lengths, step)
         reply = expect(Gradients, (yield Gradients(step, g2)))
-        g1 = self._unseal(self._codecs.g1, reply, step, batch)
+        _check_step(reply, step)
+        g1 = hops.unseal("g1", reply.packet, batch.lengths, step)
         if h1.requires_grad:
             torch.autograd.backward(h1, g1)
         learner.step()
         return float(loss.detach())
 
     def _pass_trunk(
-        self, step: int, batch: Batch, h1: Tensor, *, training: bool
+        self, step: int, batch: Batch, h1: Tensor, hops: Hops, *, training: bool
     ) -> Exchange[Tensor]:
-        packet = self._codecs.h1.encode(h1, Frame(batch.lengths))
+        packet = hops.seal("h1", h1, batch.lengths, step)
         reply = expect(Activations, (yield Activations(step, training, batch.lengths, packet)))
-        return self._unseal(self._codecs.h2, reply, step, batch)
+        _check_step(reply, step)
+        return hops.unseal("h2", reply.packet, batch.lengths, step)
 
-    def _unseal(
-        self, codec: Codec, reply: Activations | Gradients, step: int, batch: Batch
-    ) -> Tensor:
-        if reply.step != step:
-            raise ProtocolError(f"answer to step {reply.step} came where {step} was due")
-        return unseal(codec, reply.packet, batch.lengths, self.segments.hidden)
+
+def _check_step(reply: Activations | Gradients, step: int) -> None:
+    if reply.step != step:
+        raise ProtocolError(f"answer to step {reply.step} came where {step} was due")

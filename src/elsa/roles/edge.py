@@ -10,6 +10,7 @@ A device that asks anything else, or sends what cannot be used, is refused and l
 round; the others are not touched. Shapes: T tokens of a batch without padding, D hidden size.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -17,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from elsa.core.aggregate import WeightedMean
-from elsa.core.codec import Frame, HopCodecs
+from elsa.core.codec import HopCodecs
 from elsa.core.ragged import flat_index, mask_of, pack, unpack
 from elsa.core.split import Split
 from elsa.errors import AdapterError, CodecError, ProtocolError
 from elsa.model.segments import Trunk
-from elsa.roles.exchange import unseal
+from elsa.roles.hops import Hops
 from elsa.roles.trunk import TrunkAdapters
 from elsa.wire.messages import (
     Accepted,
@@ -51,12 +52,14 @@ class EdgeModel:
         hidden: D.
         max_tokens: longest sequence it accepts.
         trunk: the segment for a split; devices with equal splits share it.
+        seed: from which each session's seed is drawn.
     """
 
     blocks: int
     hidden: int
     max_tokens: int
     trunk: Callable[[Split], Trunk]
+    seed: int
 
 
 @dataclass
@@ -65,6 +68,7 @@ class _Session:
     parameters: Mapping[str, nn.Parameter]
     training: bool
     device_names: frozenset[str]
+    hops: Hops
     step: int = 0
     pending: tuple[Tensor, Tensor, Sequence[int]] | None = None
 
@@ -212,9 +216,17 @@ class Edge:
             parameters = {
                 name: nn.Parameter(current.adapters[name], requires_grad=False) for name in names
             }
-        current.sessions[peer] = _Session(trunk, parameters, training, frozenset(own))
+        seed = self._session_seed(peer, training=training)
+        hops = Hops(self._codecs, seed, self._model.hidden)
+        current.sessions[peer] = _Session(trunk, parameters, training, frozenset(own), hops)
         steps = current.order.local_steps if isinstance(current.order, RoundOrder) else 0
-        return LocalPlan(request.round, request.edge_round, steps, own)
+        return LocalPlan(request.round, request.edge_round, steps, seed, own)
+
+    def _session_seed(self, peer: str, *, training: bool) -> int:
+        """A number of 32 bits that no other session of the run is likely to have."""
+        current = self._current
+        words = (self._model.seed, peer, current.order.round, current.edge_round, training)
+        return int.from_bytes(hashlib.blake2b(repr(words).encode(), digest_size=4).digest())
 
     def _forward(self, peer: str, request: Activations) -> Activations:
         session, order = self._session(peer), self._current.order
@@ -237,7 +249,7 @@ class Edge:
         longest = self._model.max_tokens
         if not request.lengths or not 1 <= min(request.lengths) <= max(request.lengths) <= longest:
             raise ProtocolError(f"device {peer}: sequences of 1 to {longest} tokens are allowed")
-        h1 = unseal(self._codecs.h1, request.packet, request.lengths, self._model.hidden)
+        h1 = session.hops.unseal("h1", request.packet, request.lengths, request.step)
         width, rows = max(request.lengths), len(request.lengths)
         index, mask = flat_index(request.lengths, width), mask_of(request.lengths, width)
         session.trunk.bind(session.parameters)
@@ -248,7 +260,7 @@ class Edge:
             session.pending = (h1, h2, request.lengths)
         else:
             session.step += 1
-        packet = self._codecs.h2.encode(h2.detach(), Frame(request.lengths))
+        packet = session.hops.seal("h2", h2.detach(), request.lengths, request.step)
         return Activations(request.step, request.training, request.lengths, packet)
 
     def _backward(self, peer: str, request: Gradients) -> Gradients:
@@ -256,7 +268,7 @@ class Edge:
         if session.pending is None or request.step != session.step:
             raise ProtocolError(f"device {peer}: gradients of step {request.step} out of turn")
         h1, h2, lengths = session.pending
-        g2 = unseal(self._codecs.g2, request.packet, lengths, self._model.hidden)
+        g2 = session.hops.unseal("g2", request.packet, lengths, request.step)
         names = session.trunk.adapter_names
         parameters = [session.parameters[name] for name in names]
         g1, *gradients = torch.autograd.grad(h2, [h1, *parameters], g2, allow_unused=True)
@@ -270,7 +282,7 @@ class Edge:
         self._trunks.gather(
             peer, request.step, dict(zip(names, gradients, strict=True)), len(lengths)
         )
-        return Gradients(request.step, self._codecs.g1.encode(g1, Frame(lengths)))
+        return Gradients(request.step, session.hops.seal("g1", g1, lengths, request.step))
 
     def _take_update(self, peer: str, request: Update) -> Accepted:
         session, current = self._session(peer), self._current

@@ -59,12 +59,14 @@ class LocalPlan:
     Attributes:
         round, edge_round: the edge round meant.
         local_steps: L, optimizer steps to take.
+        seed: from which both ends draw what a codec needs at random; no secret.
         adapters: tensors of the device's own blocks and head, by global adapter name.
     """
 
     round: int
     edge_round: int
     local_steps: int
+    seed: int
     adapters: Mapping[str, Tensor]
 
 

@@ -122,7 +122,7 @@ class World:
         return Split.of(self.blocks, bottom, top)
 
     def edge(self, trunks: TrunkAdapters | None = None, codecs: HopCodecs = EXACT) -> Edge:
-        model = EdgeModel(self.blocks, self.hidden, self.longest, self.trunk)
+        model = EdgeModel(self.blocks, self.hidden, self.longest, self.trunk, seed=0)
         return Edge("edge-0", model, trunks or PerDeviceTrunk(self.optimizer), codecs)
 
     def order(self, *devices: str, edge_rounds: int = 1) -> RoundOrder:

@@ -260,7 +260,7 @@ ODD_ANSWERS: dict[str, tuple[Callable[[Message], Message], type[ElsaError]]] = {
         CodecError,
     ),
     "a plan for its update": (
-        only(Accepted, lambda it: LocalPlan(0, 0, 1, {})),
+        only(Accepted, lambda it: LocalPlan(0, 0, 1, 0, {})),
         ProtocolError,
     ),
 }

@@ -29,7 +29,7 @@ def states(step: int, training: bool = True) -> Activations:
 
 
 def echo(peer: str, request: Message) -> Message:
-    return LocalPlan(0, 0, 1, {}) if isinstance(request, Ready) else request
+    return LocalPlan(0, 0, 1, 0, {}) if isinstance(request, Ready) else request
 
 
 def link(*layers: Layer, below: str = "device-0") -> InProcess:
@@ -92,7 +92,7 @@ def test_observer_is_told_of_each_exchange_by_direction() -> None:
         order
     )
     assert told == [
-        (READY, len(encode(READY)), len(encode(LocalPlan(0, 0, 1, {})))),
+        (READY, len(encode(READY)), len(encode(LocalPlan(0, 0, 1, 0, {})))),
         (order, len(encode(answer)), len(encode(order))),
     ]
 
@@ -161,5 +161,5 @@ def test_corruption_flips_one_byte_only() -> None:
 def test_delay_waits_and_changes_nothing() -> None:
     waited: list[float] = []
     edge = link(Fault("device-0", 0, delay(2.5, waited.append)))
-    assert edge.call(READY) == LocalPlan(0, 0, 1, {})
+    assert edge.call(READY) == LocalPlan(0, 0, 1, 0, {})
     assert waited == [2.5]

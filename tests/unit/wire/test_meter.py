@@ -64,7 +64,7 @@ def test_hops_are_the_frames_that_passed(bench: Bench) -> None:
     ("message", "padded"),
     [
         (H1, 2 * 5 * 3 * 4),
-        (LocalPlan(0, 0, 1, ADAPTERS), 7 * 4),
+        (LocalPlan(0, 0, 1, 0, ADAPTERS), 7 * 4),
         (Update(0, 0, ADAPTERS, 1, 1, 0.0), 7 * 4),
         (Ready(0, 0, 1, 1), 0),
         (Accepted(), 0),
@@ -92,7 +92,7 @@ def test_gradients_are_padded_like_the_activations_of_their_own_link(bench: Benc
 def test_counts_are_kept_by_every_field_of_a_flow(bench: Bench) -> None:
     bench.ask(DEVICE, H1, H1)
     bench.meter.phase = "evaluate"
-    bench.ask(DEVICE, Ready(0, 0, 1, 1), LocalPlan(0, 0, 0, {}))
+    bench.ask(DEVICE, Ready(0, 0, 1, 1), LocalPlan(0, 0, 0, 0, {}))
     total = bench.meter.total
     assert total().frames == 4
     assert total(phase="train") == total(kind="Activations")

@@ -84,7 +84,7 @@ device_scores = st.lists(
 ).map(tuple)
 messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Ready, uint32, uint32, uint32, uint32),
-    st.builds(LocalPlan, uint32, uint32, uint32, adapters),
+    st.builds(LocalPlan, uint32, uint32, uint32, uint32, adapters),
     activations(),
     st.builds(Gradients, uint32, packets()),
     st.builds(Update, uint32, uint32, adapters, uint64, uint64, finite),

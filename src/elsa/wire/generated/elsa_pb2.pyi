@@ -73,16 +73,18 @@ class Ready(_message.Message):
     def __init__(self, round: _Optional[int] = ..., edge_round: _Optional[int] = ..., bottom: _Optional[int] = ..., top: _Optional[int] = ...) -> None: ...
 
 class LocalPlan(_message.Message):
-    __slots__ = ("round", "edge_round", "local_steps", "adapters")
+    __slots__ = ("round", "edge_round", "local_steps", "seed", "adapters")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     EDGE_ROUND_FIELD_NUMBER: _ClassVar[int]
     LOCAL_STEPS_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
     ADAPTERS_FIELD_NUMBER: _ClassVar[int]
     round: int
     edge_round: int
     local_steps: int
+    seed: int
     adapters: _containers.RepeatedCompositeFieldContainer[Tensor]
-    def __init__(self, round: _Optional[int] = ..., edge_round: _Optional[int] = ..., local_steps: _Optional[int] = ..., adapters: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...) -> None: ...
+    def __init__(self, round: _Optional[int] = ..., edge_round: _Optional[int] = ..., local_steps: _Optional[int] = ..., seed: _Optional[int] = ..., adapters: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...) -> None: ...
 
 class Activations(_message.Message):
     __slots__ = ("step", "training", "lengths", "packet")

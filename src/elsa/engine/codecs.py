@@ -1,0 +1,139 @@
+"""From the words of `[wire]` to the codec of each hop.
+
+A codec is written as its stages joined by "+", each a name with its arguments after ":", transforms
+first and one coder last: "rotate+quantize:4:token:gauss". A codec's name on the wire reads alike.
+
+| stage | arguments | what it is |
+|---|---|---|
+| exact | | the tensor's own bytes; stands alone |
+| float32, bfloat16 | | coder: a type of its own on the wire |
+| quantize | bits : block or token : uniform or gauss : nearest or stochastic | coder: few bits |
+| top | k | coder: the k largest values of a token |
+| rotate | | transform: a random rotation, for quantize |
+| center | token or batch | transform: sends the mean apart |
+| sketch | ratio, or Y x Z | transform: the paper's count sketch |
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from elsa.config.schema import Wire
+from elsa.core.cast import Cast
+from elsa.core.chain import Chain
+from elsa.core.codec import Codec, Coder, HopCodecs, Identity, Transform
+from elsa.core.hadamard import Rotate
+from elsa.core.quantize import Quantize
+from elsa.core.sketch import Center, CountSketch
+from elsa.core.sparse import TopK
+from elsa.errors import ConfigError
+
+EXACT = "exact"
+HOPS = ("h1", "h2", "g2", "g1")
+SKETCH_ROWS = 3
+"""Y of a sketch that is given by its ratio alone."""
+
+PRESETS: dict[str, dict[str, str]] = {
+    "exact": dict.fromkeys(HOPS, EXACT),
+    "balanced": dict.fromkeys(HOPS, "rotate+quantize:4:token:gauss"),
+    "tiny": dict.fromkeys(HOPS, "rotate+quantize:3:token:gauss"),
+    "paper": dict.fromkeys(HOPS, "sketch:2"),
+}
+"""The codec of each hop, by preset."""
+
+
+def hop_codecs(wire: Wire, hidden: int) -> HopCodecs:
+    """The codecs of a model of hidden size D = `hidden`: the preset's, or a hop's own.
+
+    Raises:
+        ConfigError: a hop's words are no codec, or do not go with D.
+    """
+    chosen = PRESETS[wire.preset] | {hop: own for hop in HOPS if (own := getattr(wire, hop))}
+    made: dict[str, Codec] = {}
+    for hop, words in chosen.items():
+        try:
+            made[hop] = parse(words, hidden)
+        except ConfigError as error:
+            raise ConfigError(f"wire.{hop} = '{words}': {error}") from error
+    return HopCodecs(**made)
+
+
+def parse(words: str, hidden: int) -> Codec:
+    """The codec that the words describe, for tensors [T, hidden].
+
+    Raises:
+        ConfigError: an unknown stage, wrong arguments, or stages that do not go together.
+    """
+    if words == EXACT:
+        return Identity()
+    *before, last = (_stage(each, hidden) for each in words.split("+"))
+    transforms: list[Transform] = []
+    for each in before:
+        if not hasattr(each, "forward"):
+            raise ConfigError(f"'{each.name}' is a coder and must come last")
+        transforms.append(each)
+    if hasattr(last, "forward"):
+        transforms.append(last)
+        last = Cast("float32")
+    coder: Coder = Chain(tuple(transforms), last) if transforms else last
+    coder.size(1, hidden)
+    return coder
+
+
+def _stage(text: str, hidden: int) -> Any:
+    name, *arguments = text.strip().split(":")
+    make = _STAGES.get(name)
+    if make is None:
+        raise ConfigError(f"'{name}' is no stage; allowed: {EXACT} alone, {', '.join(_STAGES)}")
+    try:
+        return make(arguments, hidden)
+    except (ValueError, IndexError, TypeError, ZeroDivisionError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"'{text}' cannot be read; see `elsa run --print-config`") from error
+
+
+def _quantize(arguments: Sequence[str], hidden: int) -> Quantize:  # noqa: ARG001
+    bits, block, levels, rounding, *more = (*arguments, *("", "", "")[len(arguments) - 1 :])
+    if more:
+        raise ConfigError(f"quantize takes at most 4 arguments, not {len(arguments)}")
+    size = int(block) if block not in ("", "token") else 0
+    known: Any = (levels or "uniform", rounding or "nearest")
+    return Quantize(int(bits), size, *known)
+
+
+def _sketch(arguments: Sequence[str], hidden: int) -> CountSketch:
+    (size,) = arguments
+    if "x" in size:
+        rows, buckets = (int(part) for part in size.split("x"))
+        return CountSketch(rows, buckets)
+    return CountSketch(SKETCH_ROWS, int(hidden / (SKETCH_ROWS * float(size))))
+
+
+def _top(arguments: Sequence[str], hidden: int) -> TopK:  # noqa: ARG001
+    (kept,) = arguments
+    return TopK(int(kept))
+
+
+def _center(arguments: Sequence[str], hidden: int) -> Center:  # noqa: ARG001
+    (over,) = arguments
+    known: Any = over
+    return Center(known)
+
+
+def _plain(made: Any) -> Callable[[Sequence[str], int], Any]:
+    def make(arguments: Sequence[str], hidden: int) -> Any:  # noqa: ARG001
+        () = arguments
+        return made
+
+    return make
+
+
+_STAGES: dict[str, Callable[[Sequence[str], int], Any]] = {
+    "float32": _plain(Cast("float32")),
+    "bfloat16": _plain(Cast("bfloat16")),
+    "quantize": _quantize,
+    "top": _top,
+    "rotate": _plain(Rotate()),
+    "center": _center,
+    "sketch": _sketch,
+}

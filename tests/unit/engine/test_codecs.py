@@ -1,0 +1,98 @@
+"""The words of [wire] become the codecs that they name, or a message for a person."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from elsa.config.schema import Wire
+from elsa.core.codec import Frame, frame_of
+from elsa.engine.codecs import HOPS, PRESETS, hop_codecs, parse
+from elsa.engine.run import run
+from elsa.errors import ConfigError
+
+HIDDEN = 96
+LENGTHS = (5, 3)
+VALUES = torch.randn(8, HIDDEN, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("words", "size"),
+    [
+        ("exact", 4 * HIDDEN),
+        ("float32", 4 * HIDDEN),
+        ("bfloat16", 2 * HIDDEN),
+        ("quantize:4", 2 + HIDDEN // 2),
+        ("quantize:3:32:uniform:stochastic", 2 * 3 + HIDDEN * 3 // 8),
+        ("top:4+bfloat16", None),
+        ("sketch:2", 4 * HIDDEN // 2),
+        ("sketch:3x8", 4 * 24),
+        ("center:token+sketch:4", 2 + 4 * HIDDEN // 4),
+    ],
+)
+def test_words_give_a_codec_of_the_size_they_promise(words: str, size: int | None) -> None:
+    if size is None:
+        with pytest.raises(ConfigError, match="must come last"):
+            parse(words, HIDDEN)
+        return
+    packet = parse(words, HIDDEN).encode(VALUES, Frame(LENGTHS, seed=3))
+    tag = 4 if "sketch" in words else 0
+    assert len(packet.payload) == size * len(VALUES) + tag
+
+
+def test_a_name_on_the_wire_reads_as_it_was_written() -> None:
+    words = "rotate+quantize:4:token:gauss:nearest"
+    assert parse(words, HIDDEN).name == words
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("quantise:4", "'quantise' is no stage; allowed: exact alone, float32"),
+        ("quantize:5", "bits = 5; allowed: 2, 3, 4, 8"),
+        ("quantize:x", "cannot be read"),
+        ("quantize", "cannot be read"),
+        ("quantize:4:7", "block"),
+        ("quantize:4:token:gauss:nearest:more", "at most 4"),
+        ("rotate:1", "cannot be read"),
+        ("sketch:0", "cannot be read"),
+        ("sketch:3x0", "allowed: 1 or more"),
+        ("sketch:1000", "allowed: 1 or more"),
+        (f"top:{HIDDEN + 1}", "k"),
+        ("exact+rotate", "exact alone"),
+        ("", "is no stage"),
+    ],
+)
+def test_an_impossible_codec_is_refused_with_its_hop(words: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=r".*") as caught:
+        parse(words, HIDDEN)
+    assert why in str(caught.value)
+
+
+def test_a_hop_of_its_own_wins_over_the_preset() -> None:
+    codecs = hop_codecs(Wire(preset="tiny", g1="bfloat16"), HIDDEN)
+    assert codecs.g1.name == "bfloat16"
+    assert codecs.h1.name == parse(PRESETS["tiny"]["h1"], HIDDEN).name
+    with pytest.raises(ConfigError, match=r"wire\.h2 = 'top:0'"):
+        hop_codecs(Wire(h2="top:0"), HIDDEN)
+
+
+def test_frames_differ_by_session_step_and_hop() -> None:
+    seeds = {
+        frame_of(LENGTHS, seed, step, hop).seed
+        for seed in (0, 1)
+        for step in (0, 1)
+        for hop in HOPS
+    }
+    assert len(seeds) == 2 * 2 * 4
+    assert frame_of(LENGTHS, 1, 2, "h1") == frame_of(LENGTHS, 1, 2, "h1")
+
+
+def test_presets_run_and_the_smaller_sends_less(make: Any, tmp_path: Any) -> None:
+    sent, adapters = {}, {}
+    for preset in PRESETS:
+        result = run(make(f"wire.preset={preset}"), out=tmp_path / preset)
+        sent[preset] = result.summary["bytes"]["device_to_edge"]
+        adapters[preset] = (result.directory / "adapter/adapter_model.safetensors").read_bytes()
+    assert sent["exact"] > sent["paper"] > sent["balanced"] > sent["tiny"]
+    assert len(set(adapters.values())) == len(PRESETS)  # each codec was really on
