@@ -85,12 +85,13 @@ def tune(seed: int, arm: str, rates: list[float], threads: int) -> list[dict[str
     return rows
 
 
-def compare(seeds: list[int]) -> list[dict[str, Any]]:
+def compare(seeds: list[int], threads: int) -> list[dict[str, Any]]:
     """Both at their own best learning rate, seed by seed."""
     rows = []
     for seed in seeds:
-        ours = federated(load_config(None, [f"run.seed={seed}"]))
-        config = load_config(None, [f"run.seed={seed}", f"train.learning_rate={CENTRALISED_RATE}"])
+        own = [f"run.seed={seed}", f"run.threads={threads}"]
+        ours = federated(load_config(None, own))
+        config = load_config(None, [*own, f"train.learning_rate={CENTRALISED_RATE}"])
         theirs = centralised(config, ours["samples"])
         rows.append(
             {
@@ -115,10 +116,10 @@ def main() -> None:
     parser.add_argument("--tune", choices=("elsa", "centralised"), help="try learning rates")
     parser.add_argument("--tuning-seed", type=int, default=100)
     parser.add_argument("--rates", type=float, nargs="+", default=list(GRID))
-    parser.add_argument("--threads", type=int, default=0, help="of tuning")
+    parser.add_argument("--threads", type=int, default=0, help="of each run; 0 takes all cores")
     options = parser.parse_args()
     if options.tune is None:
-        rows = compare(options.seeds)
+        rows = compare(options.seeds, options.threads)
     else:
         rows = tune(options.tuning_seed, options.tune, options.rates, options.threads)
     print_table(rows)

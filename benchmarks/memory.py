@@ -19,7 +19,12 @@ from typing import Any
 from measured import machine, print_table, write_json
 
 # With 100 devices TREC leaves about 40 rows a device, so fewer must be allowed.
-COMMON = ("federation.rounds=2", "federation.local_steps=5", "partition.min_rows=4")
+COMMON = (
+    "federation.rounds=2",
+    "federation.edge_rounds=1",
+    "federation.local_steps=2",
+    "partition.min_rows=4",
+)
 
 
 def peak_rss(devices: int) -> int:

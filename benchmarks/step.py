@@ -34,7 +34,7 @@ from elsa.engine.simulate import Simulation
 from elsa.model.segments import build_whole, initial_adapters
 from elsa.roles.learner import Learner, OptimizerSettings
 
-STEPS = 30
+STEPS = 20
 BATCH = 16
 OPTIMIZER = OptimizerSettings(1e-3, 0.0, keep_moments=False)
 Arm = Callable[[], int]
@@ -203,7 +203,7 @@ def main() -> None:
     """Measure both precisions, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--threads", type=int, default=0)
     options = parser.parse_args()
     threads = use_threads(options.threads)

@@ -69,6 +69,17 @@ def test_scripts_named_in_the_docs_exist() -> None:
             assert (ROOT / path.rstrip(".")).exists(), f"{page.name} names {path}"
 
 
+def test_scripts_take_the_options_they_are_shown_with() -> None:
+    shown = [shlex.split(line) for line in commands() if line.startswith("python ")]
+    assert shown
+    for script, options in {words[1]: words[2:] for words in shown}.items():
+        done = subprocess.run(
+            [sys.executable, ROOT / script, "--help"], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert all(option in done.stdout for option in options if option.startswith("--"))
+
+
 @pytest.mark.xdist_group("real-model")
 def test_example_runs(tmp_path: Path) -> None:
     script = ROOT / "examples/quickstart.py"
