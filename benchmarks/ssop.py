@@ -232,7 +232,7 @@ def accuracy(world: World, setting: Setting, seed: int) -> tuple[float, float]:
         if rotation and setting.restore == "same mean":
             hidden = rotation.inverse(hidden)
         elif rotation and setting.restore == "own mean":
-            shift = hidden.detach().mean(0) - mean
+            shift = (hidden.detach().float().mean(0) - mean).to(hidden.dtype)
             hidden = rotation.inverse(hidden - shift) + shift
         scores: Tensor = held.top(unpack(hidden, index, *shape), batch.mask)
         return scores

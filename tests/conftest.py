@@ -104,6 +104,7 @@ def make(bert: Path, questions: Path) -> Make:
 
     base = [
         "run.name=tiny",
+        "evaluate.every=1",
         "run.threads=1",
         f"model.path={bert}",
         "model.precision=float32",

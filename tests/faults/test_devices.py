@@ -180,7 +180,13 @@ def test_run_ends_when_everybody_is_always_lost(make: Any, drive: Drive) -> None
 
     config = make("evaluate.every=9")
     federation, run = drive(config, cut)
-    assert len(happened(run, events.DeviceLost)) == 6
+    lost = happened(run, events.DeviceLost)
+    evaluating = [it for it in lost if it.reason.startswith("in evaluation: ")]
+    assert len(lost) - len(evaluating) == 6  # 3 devices in 2 rounds
+    assert len(evaluating) == 4  # and, at the end, the tester too
+    (scores,) = happened(run, events.Evaluated)
+    assert scores.loss is None
+    assert scores.accuracy is None
     assert [it.samples for it in happened(run, events.RoundFinished)] == [0, 0]
     assert federation.cloud.round == 2
     assert happened(run, events.RunFinished)
@@ -195,4 +201,6 @@ def test_device_lost_in_evaluation_is_left_out_of_the_scores(
     assert first.accuracy == whole.accuracy
     assert first.loss == whole.loss
     assert second.accuracy is not None
-    assert not happened(run, events.DeviceLost)
+    (lost,) = happened(run, events.DeviceLost)
+    assert (lost.device, lost.round) == ("device-1", 0)
+    assert lost.reason.startswith("in evaluation: WireError: ")

@@ -13,6 +13,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from elsa.core.codec import Frame, Identity, Packet
 from elsa.data.batches import BatchStream, Examples, eval_batches
@@ -134,7 +135,13 @@ class Played:
 
 @pytest.fixture(scope="module", params=["classification", "causal-lm"])
 def played(request: pytest.FixtureRequest, make: Make, labelled: Path, llama: Path) -> Played:
-    changes = ["partition.kind=iid", f"data.path={labelled}", "data.limit=0", "train.batch_size=8"]
+    changes = [
+        "partition.kind=iid",
+        "wire.preset=exact",
+        f"data.path={labelled}",
+        "data.limit=0",
+        "train.batch_size=8",
+    ]
     if request.param == "causal-lm":
         changes += ["model.task=causal-lm", "data.label=", f"model.path={llama}"]
     config = make(*changes)
@@ -200,9 +207,23 @@ def test_tensors_on_the_wire_are_hidden_states_gradients_and_adapters(played: Pl
         if isinstance(message, Activations | Gradients):
             assert message.packet.dtype == "float32"
             assert message.packet.shape[1] == hidden
+            values = Identity().decode(message.packet, Frame((message.packet.shape[0],)))
+            assert not numbers(values).any()
         for name, value in getattr(message, "adapters", {}).items():
             assert name in names
             assert value.is_floating_point()
+
+
+def numbers(values: Tensor) -> Tensor:
+    """Which columns of [T, D] hold whole numbers that are not all 0, a channel for ids or labels."""
+    return (values == values.round()).all(0) & values.any(0)
+
+
+def test_a_channel_of_token_ids_would_be_noticed() -> None:
+    values = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
+    assert not numbers(values).any()
+    values[:, 2] = torch.arange(9)
+    assert numbers(values).tolist() == [False, False, True, False]
 
 
 def test_until_the_first_gradient_nothing_depends_on_the_labels(make: Make, labelled: Path) -> None:

@@ -146,7 +146,7 @@ class Network(Section):
 class Evaluate(Section):
     """Evaluation of the global adapters."""
 
-    every: Count = 1
+    every: Count = 5
     batch_size: Count = 64
 
 

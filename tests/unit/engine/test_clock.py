@@ -119,6 +119,7 @@ def test_trace_bars_the_next_step_only_in_lockstep() -> None:
     marks = [(leg.after, leg.passes) for leg in run(trace(lockstep=True), 2).legs]
     marks = [mark for mark in marks if mark != (0, 0)]
     assert marks == [(0, 1), (1, 0), (0, 2)]
+    assert {(leg.after, leg.passes) for leg in run(trace(), 2).legs} == {(0, 0)}
 
 
 SECONDS = st.integers(0, 20).map(float)

@@ -107,6 +107,9 @@ def test_mean_weighs_edges() -> None:
     assert [report.device for report in reports] == ["d0", "d4"]
     assert it.close_round() == []
     assert it.adapters["a"].tolist() == [2.0] * 3
+    it.receive("edge-0", update(2, tensors(1), 3.0))
+    it.close_round()
+    assert equal(it.adapters, tensors(1))
 
 
 def test_hierarchical_mean_is_fedavg_over_all_devices() -> None:
@@ -155,6 +158,8 @@ def test_update_that_does_not_fit_is_refused_and_changes_nothing(
     odd: EdgeUpdate, error: type[Exception]
 ) -> None:
     it = cloud()
+    with pytest.raises(error):
+        it.receive("edge-1", odd)
     it.receive("edge-0", update(0, tensors(1), 2.0, "d0"))
     with pytest.raises(error):
         it.receive("edge-1", odd)

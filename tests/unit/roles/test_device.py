@@ -170,14 +170,18 @@ def test_everything_it_says_depends_on_its_seed_alone(world: World) -> None:
 
 def test_restored_device_goes_on_as_the_first_would(world: World) -> None:
     examples = world.examples(10)
-    first, second = world.device("d0", examples), world.device("d0", examples)
+    first, second, fresh = (world.device("d0", examples) for _ in range(3))
     world.play(first.train(0, 0), training(world))
     kept = {name: value.clone() for name, value in first.moments().items()}
     second.restore(kept, first.position)
-    heard = [training(world) for _ in range(2)]
-    for device, edge in zip((first, second), heard, strict=True):
-        world.play(device.train(0, 0), edge)
-    assert [encode(it) for it in heard[0].said] == [encode(it) for it in heard[1].said]
+    fresh.restore({}, first.position)
+    said = []
+    for device in (first, second, fresh):
+        heard = training(world)
+        world.play(device.train(0, 0), heard)
+        said.append([encode(message) for message in heard.said])
+    assert said[0] == said[1]
+    assert said[0] != said[2]
     assert (first.position, second.position) == (2 * STEPS, 2 * STEPS)
     assert equal(first.moments(), second.moments())
 

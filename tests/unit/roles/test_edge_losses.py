@@ -92,6 +92,16 @@ def test_device_lost_in_a_later_edge_round_counts_in_the_earlier_one(world: Worl
     ]
 
 
+def test_shared_trunk_waits_for_nobody_lost_in_an_earlier_edge_round(world: World) -> None:
+    edge = world.edge(SharedTrunk(world.optimizer))
+    edge.open(world.order("d0", "d1", edge_rounds=2))
+    edge.lose("d1", "gone")
+    world.puppet(edge, "d0").train()
+    edge.close_edge_round()
+    world.puppet(edge, "d0").train(1)
+    assert world.closed(edge).weight == 1.0
+
+
 def test_all_lost_in_the_last_edge_round_leaves_the_average_before(world: World) -> None:
     edge = world.edge()
     edge.open(world.order("d0", "d1", edge_rounds=2))
