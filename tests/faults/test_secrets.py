@@ -215,7 +215,7 @@ def test_tensors_on_the_wire_are_hidden_states_gradients_and_adapters(played: Pl
 
 
 def numbers(values: Tensor) -> Tensor:
-    """Which columns of [T, D] hold whole numbers that are not all 0, a channel for ids or labels."""
+    """Which columns of [T, D] hold whole numbers, not all 0: a channel for ids or labels."""
     return (values == values.round()).all(0) & values.any(0)
 
 
