@@ -44,7 +44,7 @@ def test_a_device_that_is_always_wrong_is_the_worst_and_not_left_out() -> None:
     assert (got.accuracy_mean_device, got.accuracy_worst_device) == (0.5, 0.0)
 
 
-def test_without_common_rows_there_is_no_accuracy_of_them() -> None:
+def test_without_common_rows_there_are_no_scores_of_them() -> None:
     got = evaluated(0, {"device-0": Tally(4, 2, 2.0)}, "test", causal=True)
-    assert (got.accuracy, got.perplexity) == (None, None)
+    assert (got.loss, got.accuracy, got.perplexity) == (None, None, None)
     assert got.accuracy_mean_device == 0.5
