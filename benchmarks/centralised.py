@@ -23,8 +23,8 @@ from elsa.config.schema import Config
 from elsa.core.score import Tally, tally
 from elsa.data.batches import BatchStream, eval_batches
 from elsa.engine.build import open_sources
+from elsa.engine.machine import prepare
 from elsa.engine.parts import encode
-from elsa.engine.provenance import use_threads
 from elsa.model.segments import build_whole, initial_adapters
 from elsa.roles.learner import Learner, OptimizerSettings
 
@@ -43,7 +43,7 @@ def federated(config: Config) -> dict[str, Any]:
 
 def centralised(config: Config, samples: int) -> dict[str, Any]:
     """The unsplit model, all training rows in one place, trained on so many samples."""
-    use_threads(config.run.threads)
+    prepare(config.run.threads)
     sources = open_sources(config)
     model, seed = sources.model, config.run.seed
     whole = build_whole(model.checkpoint, model.task, model.lora)

@@ -34,8 +34,8 @@ from elsa.core.subspace import SubspaceCoder
 from elsa.core.temporal import Temporal
 from elsa.data.batches import BatchStream
 from elsa.engine.build import open_sources
+from elsa.engine.machine import prepare
 from elsa.engine.parts import encode
-from elsa.engine.provenance import use_threads
 from elsa.model.segments import initial_adapters
 
 MODELS = ("minilm", "smollm2")
@@ -238,7 +238,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--turns", type=int, default=100)
     options = parser.parse_args()
-    use_threads(1)
+    prepare(1)
     rows = [each for name in MODELS for each in measure(name, options.turns)]
     print_table([{key: value for key, value in each.items() if key != "name"} for each in rows])
     if options.out:

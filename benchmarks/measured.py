@@ -10,7 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from elsa.engine.provenance import machine_facts, versions
+from elsa.engine.machine import machine_facts
+from elsa.engine.provenance import versions
 
 
 def machine() -> dict[str, Any]:

@@ -22,7 +22,7 @@ from measured import machine, print_table, write_json
 COMMON = (
     "federation.rounds=2",
     "federation.edge_rounds=1",
-    "federation.local_steps=2",
+    "federation.local_steps=5",
     "partition.min_rows=4",
 )
 

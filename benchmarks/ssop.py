@@ -1,7 +1,7 @@
 """What does SS-OP cost in accuracy, and what does it keep from an attacker?
 
-One model in one place, trained through both cuts with the perturbation on (MiniLM, TREC-6, three
-devices' worth of samples), and three attacks on the hidden states that the edge sees at the first
+One model in one place, trained through both cuts with the perturbation on (MiniLM, TREC-6,
+1,500 samples), and three attacks on the hidden states that the edge sees at the first
 cut, before training, when the public bottom segment is the device's own. Each attack names tokens
 by their nearest neighbour, cosine about the public mean, among the states of public questions
 (NQ-open) run through that segment; scored on tokens that occur there, without [CLS] and [SEP].
@@ -42,8 +42,8 @@ from elsa.data.batches import Batch, BatchStream, Examples, eval_batches
 from elsa.data.sources import load_table
 from elsa.data.table import Columns
 from elsa.engine.build import open_sources
+from elsa.engine.machine import prepare
 from elsa.engine.parts import encode
-from elsa.engine.provenance import use_threads
 from elsa.model.segments import initial_adapters
 from elsa.roles.learner import Learner, OptimizerSettings
 
@@ -80,9 +80,10 @@ def settings() -> list[Setting]:
         *(Setting(TOP, rank, angle) for rank in (8, 16, 64) for angle in (0.1, 0.3, 1.0)),
         *(Setting("top about zero", rank, 1.0) for rank in (16, 64)),
         *(Setting("top, keeps 1 and mean", rank, 1.0) for rank in (16, 64)),
-        *(Setting(TOP, rank, 1.0) for rank in (128, 384)),
-        Setting(TOP, 384, 0.3),
+        Setting(TOP, 128, 1.0),
+        *(Setting(TOP, 384, angle) for angle in (0.3, 0.6, 0.8, 1.0)),
         *(Setting(TOP, rank, 1.0, "batch") for rank in (16, 64)),
+        Setting(TOP, 384, 0.5, "batch"),
         *(Setting(TOP, rank, 1.0, devices=10) for rank in (16, 64)),
         *(Setting(TOP, 16, 1.0, restore=how) for how in ("own mean", "nothing")),
         Setting("top, quarter turns", 64, 0.5),
@@ -312,7 +313,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    use_threads(options.threads)
+    prepare(options.threads)
     world, rows = World(), []
     for setting in settings():
         rows.append(mean_of([study(world, setting, seed) for seed in options.seeds]))

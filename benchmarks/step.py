@@ -28,8 +28,8 @@ from elsa.core.ragged import flat_index, pack, unpack
 from elsa.core.split import Split
 from elsa.data.batches import Batch, BatchStream, Examples
 from elsa.engine.build import build_federation, open_sources
+from elsa.engine.machine import prepare
 from elsa.engine.parts import ModelParts, encode, load_model
-from elsa.engine.provenance import use_threads
 from elsa.engine.simulate import Simulation
 from elsa.model.segments import build_whole, initial_adapters
 from elsa.roles.learner import Learner, OptimizerSettings
@@ -152,7 +152,7 @@ def measure(precision: str, turns: int, threads: int) -> list[dict[str, Any]]:
             f"run.threads={threads}",
         ],
     )
-    use_threads(threads)
+    prepare(threads)
     sources = open_sources(config)
     examples = encode(sources.text.train, sources.tokenizer, config)
     model = load_model(config, 6, sources.model.checkpoint.directory)
@@ -206,7 +206,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--threads", type=int, default=0)
     options = parser.parse_args()
-    threads = use_threads(options.threads)
+    threads = prepare(options.threads)
     rows = [
         row
         for precision in ("float32", "bfloat16")

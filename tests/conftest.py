@@ -172,9 +172,9 @@ def command(make: Make, tmp_path_factory: pytest.TempPathFactory) -> Command:
 def sources(make: Make) -> Any:
     """Text, model and tokenizer of the tiny config, opened once for all federations of it."""
     from elsa.engine.build import open_sources
-    from elsa.engine.provenance import use_threads
+    from elsa.engine.machine import prepare
 
-    use_threads(1)
+    prepare(1)
     return open_sources(make())
 
 

@@ -1,29 +1,17 @@
 """What a result depends on besides the config: versions, machine, model and data."""
 
-import os
 import platform
 import time
 from collections.abc import Mapping
 from importlib.metadata import version
-from pathlib import Path
-
-import psutil
-import torch
 
 from elsa.config.printing import dump_toml
 from elsa.config.schema import Config
+from elsa.engine.machine import machine_facts
 from elsa.errors import RunError
 from elsa.record.manifest import Manifest
 
 _PACKAGES = ("elsa", "torch", "transformers", "peft", "safetensors", "numpy", "flwr-datasets")
-
-
-def use_threads(wanted: int) -> int:
-    """Set the compute threads of this process; 0 takes one a physical core. Returns how many."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = wanted or min(psutil.cpu_count(logical=False) or 1, cores or 1)
-    torch.set_num_threads(threads)
-    return threads
 
 
 def new_manifest(config: Config, model: Mapping[str, str], data: Mapping[str, str]) -> Manifest:
@@ -46,17 +34,6 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
 
 
-def machine_facts() -> dict[str, str | int | float]:
-    """Of this machine and process: system, processor, cores, threads, bytes of memory."""
-    return {
-        "system": platform.system(),
-        "processor": _processor(),
-        "cores": psutil.cpu_count(logical=False) or 1,
-        "threads": torch.get_num_threads(),
-        "memory_bytes": psutil.virtual_memory().total,
-    }
-
-
 def check_unchanged(manifest: Manifest, model: Mapping[str, str], data: Mapping[str, str]) -> None:
     """See that a run goes on with what it began with.
 
@@ -70,12 +47,3 @@ def check_unchanged(manifest: Manifest, model: Mapping[str, str], data: Mapping[
                 f"the {what} of this run has changed since it began ({', '.join(changed)}): "
                 f"put back what {what}.path named then, or start a new run"
             )
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()

@@ -9,7 +9,8 @@ from typing import Any
 
 from elsa.config.schema import Config
 from elsa.engine.build import build_federation, digests_of, open_sources
-from elsa.engine.provenance import check_unchanged, new_manifest, use_threads
+from elsa.engine.machine import prepare
+from elsa.engine.provenance import check_unchanged, new_manifest
 from elsa.engine.runner import Listener, Runner
 from elsa.record.checkpoint import load_checkpoint
 from elsa.record.directory import RunDirectory
@@ -53,7 +54,7 @@ def run(
         ElsaError: what else stands in the way, said for a person.
     """
     started = monotonic()
-    use_threads(config.run.threads)
+    prepare(config.run.threads)
     sources = open_sources(config, say)
     federation = build_federation(config, sources)  # before the folder: nothing is left if it fails
     manifest = new_manifest(config, *digests_of(sources))
@@ -84,7 +85,7 @@ def resume(
     started = monotonic()
     with RunDirectory.open(path) as directory:
         config = Config.model_validate_json(json.dumps(directory.manifest.config))
-        use_threads(config.run.threads)
+        prepare(config.run.threads)
         checkpoint = load_checkpoint(path) if any(directory.checkpoints.iterdir()) else None
         sources = open_sources(config, say)
         check_unchanged(directory.manifest, *digests_of(sources))

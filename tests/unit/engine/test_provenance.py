@@ -9,7 +9,7 @@ from elsa.config.load import load_config
 from elsa.data.sources import load_table
 from elsa.data.table import Columns, Table
 from elsa.engine.parts import digests, table_digest
-from elsa.engine.provenance import check_unchanged, new_manifest, use_threads
+from elsa.engine.provenance import check_unchanged, new_manifest
 from elsa.errors import RunError
 
 MODEL = {"config.json": "aa", "model.safetensors": "bb"}
@@ -84,12 +84,3 @@ def test_table_digest_tells_every_column_apart(questions: Path) -> None:
     found = [table_digest(it) for it in (table, *others)]
     assert len(set(found)) == len(found)
     assert table_digest(table.take(range(len(table)))) == found[0]
-
-
-def test_threads_are_set_and_told() -> None:
-    before = torch.get_num_threads()
-    try:
-        assert use_threads(2) == torch.get_num_threads() == 2
-        assert use_threads(0) == torch.get_num_threads() >= 1
-    finally:
-        torch.set_num_threads(before)
