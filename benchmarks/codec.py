@@ -32,6 +32,7 @@ from elsa.core.sparse import TopK
 from elsa.core.split import Split
 from elsa.core.subspace import SubspaceCoder
 from elsa.core.temporal import Temporal
+from elsa.core.waterfill import WaterFill
 from elsa.data.batches import BatchStream
 from elsa.engine.build import open_sources
 from elsa.engine.machine import prepare
@@ -148,8 +149,11 @@ def codecs(directions: Tensor) -> dict[str, Callable[[], Codec]]:
         "sketch, ratio 2, after subspace": lambda: subspace(sketch(2)),
         "sketch, ratio 2, shrunk": lambda: sketch(2, shrink=0.35),
         "sketch, ratio 2, shrunk, feedback": lambda: ErrorFeedback(sketch(2, shrink=0.35), ROOM),
-        "temporal 4 / 2 bits, sample again": lambda: Temporal(rotated(4), rotated(2), 0.0, ROOM),
-        "temporal 4 / 2 bits, below 5 %": lambda: Temporal(rotated(4), rotated(2), 0.05, ROOM),
+        "filled, error 0.1": lambda: WaterFill(0.1),
+        "filled, error 0.2": lambda: WaterFill(0.2),
+        "filled, error 0.3": lambda: WaterFill(0.3),
+        "filled, error 0.5": lambda: WaterFill(0.5),
+        "temporal, error 0.2, sample again": lambda: Temporal(WaterFill(0.2), ROOM),
     }
 
 

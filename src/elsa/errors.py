@@ -69,6 +69,10 @@ class CodecError(WireError, ValueError):
     """A packet that its codec refuses: wrong length, dtype, shape or values."""
 
 
+class CacheMiss(CodecError):  # noqa: N818 - a normal event, healed by a full send
+    """A packet that builds on what its receiver does not hold; to be encoded again, in full."""
+
+
 class ProtocolError(WireError):
     """A valid message that this peer may not send, or may not send now."""
 

@@ -18,6 +18,7 @@ from elsa.core.sketch import Center, CountSketch
 from elsa.core.sparse import TopK
 from elsa.core.subspace import SubspaceCoder
 from elsa.core.temporal import Temporal
+from elsa.core.waterfill import WaterFill
 from elsa.errors import CodecError
 from elsa.wire.checks import check_name
 
@@ -60,16 +61,17 @@ def coders() -> list[tuple[Coder, float, float]]:
     ]
 
 
-def temporal(threshold: float = 0.1) -> Temporal:
-    return Temporal(rotated(4), rotated(2), threshold, 10**6)
-
-
 CODERS = {coder.name: place for place, (coder, _, _) in enumerate(coders())}
-CODECS = [*CODERS, "temporal"]
+CODECS = [*CODERS, "fill", "temporal"]
+"""By name; the last two have no size that follows from the shape."""
 
 
 def make(name: str) -> Codec:
-    return temporal() if name == "temporal" else coders()[CODERS[name]][0]
+    if name == "fill":
+        return WaterFill(0.2)
+    if name == "temporal":
+        return Temporal(WaterFill(0.2), 10**6)
+    return coders()[CODERS[name]][0]
 
 
 @dataclass(frozen=True)
@@ -123,11 +125,11 @@ def test_same_seed_same_bytes_and_values_untouched(name: str, case: Case) -> Non
     assert torch.equal(case.values, before)
 
 
-@pytest.mark.parametrize("name", CODERS)
+@pytest.mark.parametrize("name", CODECS)
 @settings(deadline=None, max_examples=25)
 @given(case=cases())
 def test_error_is_bounded(name: str, case: Case) -> None:
-    bound = coders()[CODERS[name]][2]
+    bound = coders()[CODERS[name]][2] if name in CODERS else 0.9
     back = make(name).decode(make(name).encode(case.values, case.frame), case.frame)
     slack = 2**-7 if case.values.dtype is torch.bfloat16 else 1e-5
     assert relative(back, case.values) <= bound + slack * (1 + bound)
@@ -215,7 +217,7 @@ def test_any_bytes_are_decoded_to_finite_values_or_refused(name: str, data: st.D
 
 
 def test_every_name_is_of_one_codec_and_fit_for_the_wire() -> None:
-    names = [coder.name for coder, _, _ in coders()] + [temporal().name]
+    names = [coder.name for coder, _, _ in coders()] + [make("fill").name, make("temporal").name]
     assert len(set(names)) == len(names)
     for name in names:
         check_name("codec", name)
@@ -227,7 +229,10 @@ def test_gradients_are_not_asked_for(name: str) -> None:
     assert not make(name).decode(make(name).encode(values, FRAME), FRAME).requires_grad
 
 
-@pytest.mark.parametrize("name", [name for name in CODECS if "rotate" in name or "sketch" in name])
+@pytest.mark.parametrize(
+    "name",
+    [name for name in CODECS if any(it in name for it in ("rotate", "sketch", "fill", "temporal"))],
+)
 def test_another_seed_is_noticed(name: str) -> None:
     packet = make(name).encode(VALUES, FRAME)
     with pytest.raises(CodecError, match="another seed"):

@@ -15,9 +15,15 @@ from torch import Tensor, nn
 
 from elsa.config.schema import Config
 from elsa.config.schema import Federation as FederationConfig
+from elsa.core.cast import Cast
+from elsa.core.chain import Chain
 from elsa.core.codec import EXACT, Frame, HopCodecs, Identity, Packet
 from elsa.core.cost import ModelShape
+from elsa.core.feedback import ErrorFeedback
+from elsa.core.sketch import CountSketch
 from elsa.core.split import Split
+from elsa.core.temporal import Temporal
+from elsa.core.waterfill import WaterFill
 from elsa.data.batches import BatchStream, Examples, make_batch
 from elsa.engine.clock import device_speeds
 from elsa.engine.federation import Federation
@@ -105,7 +111,7 @@ class Parts:
         steps: int = STEPS,
         shared: bool = False,
         optimizer: OptimizerSettings = KEEP,
-        codecs: HopCodecs = EXACT,
+        codecs: Callable[[], HopCodecs] = lambda: EXACT,
     ) -> Federation:
         shape = (self.checkpoint.blocks, self.checkpoint.hidden_size)
         model = EdgeModel(*shape, 64, self.trunk, seed=0)
@@ -321,7 +327,7 @@ def test_codec_of_every_hop_is_really_in_use(parts_of: PartsOf, hop: str) -> Non
     examples = parts.examples(10)
     codecs = replace(EXACT, **{hop: Rounded()})
     device = parts.device("d", examples, codecs=codecs)
-    federation = parts.federation({"edge-0": [device]}, codecs=codecs)
+    federation = parts.federation({"edge-0": [device]}, codecs=lambda: codecs)
     (report,) = Simulation(federation).train_round()
     expected, loss = Central(parts, examples).train(parts.adapters)
     assert report.lost == ""
@@ -363,16 +369,25 @@ def test_dropout_is_off_while_training(parts_of: PartsOf) -> None:
     assert torch.equal(first, second)
 
 
+def remembering() -> HopCodecs:
+    states = Temporal(WaterFill(0.2), 10**6), Temporal(WaterFill(0.2), 10**6)
+    shrunk = Chain((CountSketch(3, 8, shrink=0.4),), Cast("float32"))
+    return HopCodecs(*states, ErrorFeedback(shrunk, 10**6), WaterFill(0.3))
+
+
+@pytest.mark.parametrize("codecs", [lambda: EXACT, remembering], ids=["exact", "remembering"])
 @pytest.mark.parametrize("shared", [False, True], ids=["per-device", "shared"])
 def test_going_on_from_a_checkpoint_is_never_having_stopped(
-    parts_of: PartsOf, shared: bool
+    parts_of: PartsOf, shared: bool, codecs: Callable[[], HopCodecs]
 ) -> None:
     parts = parts_of(BERT)
     texts = [parts.examples(8, 1), parts.examples(9, 2)]
 
     def built() -> Federation:
-        devices = [parts.device(name, it) for name, it in zip("ab", texts, strict=True)]
-        return parts.federation({"edge-0": devices}, shared=shared)
+        devices = [
+            parts.device(name, it, codecs=codecs()) for name, it in zip("ab", texts, strict=True)
+        ]
+        return parts.federation({"edge-0": devices}, shared=shared, codecs=codecs)
 
     whole, stopped, resumed = built(), built(), built()
     for federation, rounds in ((whole, 3), (stopped, 2)):

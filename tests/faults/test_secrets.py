@@ -255,7 +255,8 @@ def turn(examples: Examples) -> None:
 FIELDS: dict[str, set[str]] = {
     "Ready": {"round", "edge_round", "bottom", "top"},
     "LocalPlan": {"round", "edge_round", "local_steps", "seed", "adapters"},
-    "Activations": {"step", "training", "lengths", "packet"},
+    "Activations": {"step", "training", "lengths", "packet", "numbers"},
+    "Resend": {"step"},
     "Gradients": {"step", "packet"},
     "Update": {"round", "edge_round", "adapters", "rows", "samples", "loss"},
     "Score": {"round", "items", "correct", "loss"},

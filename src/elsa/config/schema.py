@@ -111,6 +111,8 @@ class Wire(Section):
     h2: str = ""
     g2: str = ""
     g1: str = ""
+    adapters: Literal["", "float32", "bfloat16"] = ""
+    """Type in which adapters travel; "" takes the preset's."""
 
 
 class SsOp(Section):

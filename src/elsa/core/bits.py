@@ -70,20 +70,22 @@ def look_up(payload: bytes, levels: NDArray[np.float32], count: int) -> NDArray[
 
     Args:
         payload: what `pack` made of the codes.
-        levels: [2^bits], bits 2, 3 or 4.
+        levels: [2^bits], bits 1, 2, 3 or 4.
         count: of the codes.
 
     Returns:
         [count], writable.
     """
     bits = len(levels).bit_length() - 1
-    width = {2: 4, 3: 4, 4: 2}[bits]
+    width = {1: 4, 2: 4, 3: 4, 4: 2}[bits]
     raw = _whole_groups(payload, bits)
     if bits == 3:
         triples = np.zeros((len(raw) // 3, 4), np.uint8)
         triples[:, :3] = raw.reshape(-1, 3)
         both = triples.reshape(-1).view("<u4")
         index = np.stack([both & 0xFFF, both >> 12], 1).reshape(-1).astype(np.intp)
+    elif bits == 1:
+        index = np.stack([raw & 0xF, raw >> 4], 1).reshape(-1).astype(np.intp)
     else:
         index = raw.astype(np.intp)
     table = _table(levels.tobytes(), bits, width)

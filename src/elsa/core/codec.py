@@ -15,7 +15,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -56,7 +56,9 @@ class Packet:
     payload: bytes
 
 
-def frame_of(lengths: Sequence[int], seed: int, step: int, hop: str) -> Frame:
+def frame_of(
+    lengths: Sequence[int], seed: int, step: int, hop: str, samples: Sequence[int] = ()
+) -> Frame:
     """The frame of a hop of a step; its seed is drawn from the session's, alike at both ends.
 
     Args:
@@ -64,9 +66,10 @@ def frame_of(lengths: Sequence[int], seed: int, step: int, hop: str) -> Frame:
         seed: of the session between device and edge, which the edge chose.
         step: local step.
         hop: "h1", "h2", "g2" or "g1".
+        samples: number of each sequence, if they are numbered.
     """
     digest = hashlib.blake2b(f"{seed}:{step}:{hop}".encode(), digest_size=8).digest()
-    return Frame(lengths, int.from_bytes(digest, "little") >> 1)
+    return Frame(lengths, int.from_bytes(digest, "little") >> 1, samples)
 
 
 class Codec(Protocol):
@@ -86,6 +89,7 @@ class Codec(Protocol):
         ...
 
 
+@runtime_checkable
 class Coder(Codec, Protocol):
     """A codec of float tensors whose payload has a size that follows from the shape alone."""
 
@@ -123,8 +127,17 @@ class Transform(Protocol):
         ...
 
 
+@runtime_checkable
 class Stateful(Protocol):
     """A codec that remembers: one object for each end, device and hop."""
+
+    def encode(self, values: Tensor, frame: Frame, full: bool = False) -> Packet:
+        """Encode `values` [T, D]; if full, without building on what the decoder remembers."""
+        ...
+
+    def decode(self, packet: Packet, frame: Frame) -> Tensor:
+        """Decode to [T, D]; raises CacheMiss if the packet builds on what is not here."""
+        ...
 
     def state(self) -> dict[str, Tensor]:
         """What `restore` needs to go on from here."""
@@ -191,6 +204,27 @@ class HopCodecs:
     h2: Codec
     g2: Codec
     g1: Codec
+
+    @property
+    def remembering(self) -> dict[str, Stateful]:
+        """Those that remember, by hop."""
+        by_hop = {hop: getattr(self, hop) for hop in ("h1", "h2", "g2", "g1")}
+        return {hop: codec for hop, codec in by_hop.items() if isinstance(codec, Stateful)}
+
+    def state(self) -> dict[str, Tensor]:
+        """What they remember, under "<hop>/<part>"."""
+        return {
+            f"{hop}/{part}": value
+            for hop, codec in self.remembering.items()
+            for part, value in codec.state().items()
+        }
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from an earlier `state`."""
+        for hop, codec in self.remembering.items():
+            parts = {key.partition("/")[2]: state[key] for key in state if key.startswith(hop)}
+            if parts:
+                codec.restore(parts)
 
 
 EXACT = HopCodecs(Identity(), Identity(), Identity(), Identity())

@@ -40,14 +40,16 @@ class ErrorFeedback:
         """Bytes of the payload: the coder's."""
         return self._inner.size(tokens, hidden)
 
-    def encode(self, values: Tensor, frame: Frame) -> Packet:
-        """Encode [T, D]; the frame numbers its samples.
+    def encode(self, values: Tensor, frame: Frame, full: bool = False) -> Packet:  # noqa: ARG002
+        """Encode [T, D]; samples without a number are coded without memory.
 
         Raises:
             CodecError: the values or the frame cannot be used, or the error has grown beyond all
                 bounds.
         """
         exact, dtype = take_values(values, self.name, frame)
+        if not frame.samples:
+            return replace(self._inner.encode(exact, frame), codec=self.name, dtype=dtype)
         check_samples(frame, self.name)
         due = exact.clone()
         for piece, sample in zip(

@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from elsa.core import gauss
 from elsa.core.bits import look_up, pack, packed_size, unpack
 from elsa.core.codec import Frame, Packet, check_coded, take_values
 from elsa.errors import CodecError, ConfigError
@@ -31,9 +32,6 @@ from elsa.errors import CodecError, ConfigError
 _LARGEST = 1e30
 _SMALLEST = 1e-30
 """Scales outside of these cannot be divided by, or multiplied with, in float32."""
-_CELLS = 256
-_REACH = {2: 2.0, 3: 2.6, 4: 3.2}
-"""How far, in scales, the table that finds a Gaussian level reaches; beyond is the last level."""
 
 
 @dataclass(frozen=True)
@@ -131,20 +129,12 @@ class Quantize:
     def _codes(self, rows: Tensor, inverse: Tensor, seed: int) -> NDArray[np.uint8]:
         """The codes [T * D] of rows of values with their scales' inverses."""
         if self.levels == "gauss":
-            cell = _CELLS / (2 * _REACH[self.bits])
-            cells = _whole(rows * (inverse * cell)[:, None], _CELLS / 2, _CELLS - 1)
-            return np.frombuffer(cells.translate(_codes_of_cells(self.bits)), np.uint8)
+            return gauss.encode(rows, inverse, self.bits)
         last = 2**self.bits - 1
         steps = rows * (inverse * (last / 2))[:, None]
         if self.rounding == "nearest":
-            return np.frombuffer(_whole(steps, (last + 1) / 2, last), np.uint8)
-        return np.frombuffer(_whole(steps.add_(_noise(steps, seed)), last / 2, last), np.uint8)
-
-
-def _whole(values: Tensor, offset: float, last: int) -> bytearray:
-    """floor(values + offset), held inside [0, last], as bytes; takes `values` as its own."""
-    held = values.add_(offset).clamp_(0, last + 0.5)
-    return bytearray(held.view(-1).numpy().astype(np.uint8))
+            return np.frombuffer(gauss.whole(steps, (last + 1) / 2, last), np.uint8)
+        return np.frombuffer(gauss.whole(steps.add_(_noise(steps, seed)), last / 2, last), np.uint8)
 
 
 def _noise(like: Tensor, seed: int) -> Tensor:
@@ -174,29 +164,5 @@ def _rms(rows: Tensor) -> Tensor:
 @cache
 def _levels(bits: int, kind: str) -> NDArray[np.float32]:
     if kind == "gauss":
-        return _gauss_levels(bits).astype(np.float32)
+        return gauss.levels(bits).astype(np.float32)
     return np.linspace(-1, 1, 2**bits, dtype=np.float32)
-
-
-@cache
-def _gauss_levels(bits: int) -> NDArray[np.float64]:
-    """Lloyd's iteration for the normal distribution: each level the mean of its cell."""
-    levels = np.linspace(-2, 2, 2**bits)
-    change = 1.0
-    while change > 1e-12:
-        edges = [-math.inf, *((levels[1:] + levels[:-1]) / 2), math.inf]
-        mass = np.diff([math.erf(edge / math.sqrt(2)) / 2 for edge in edges])
-        density = [math.exp(-(edge**2) / 2) / math.sqrt(2 * math.pi) for edge in edges]
-        better = -np.diff(density) / mass
-        change = float(np.abs(better - levels).max())
-        levels = better
-    return levels
-
-
-@cache
-def _codes_of_cells(bits: int) -> bytes:
-    """The nearest level of the middle of each cell."""
-    levels = _gauss_levels(bits)
-    middles = ((np.arange(_CELLS) + 0.5) / _CELLS * 2 - 1) * _REACH[bits]
-    nearest = np.abs(middles[:, None] - levels[None, :]).argmin(1)
-    return bytes(nearest.tolist())

@@ -1,29 +1,31 @@
-"""Send what changed since the peer last saw a sample, or nothing.
+"""Send what changed since the peer last saw a sample; where that is little, nothing.
 
 Hidden states of a sample change little from epoch to epoch (AQ-SGD, Wang et al. 2022, arXiv
-2206.01299; SplitCom, arXiv 2602.10564). Both ends remember, for each sample, what was decoded last;
-a sample is sent in full, as a coded difference, or not at all when
+2206.01299; SplitCom, arXiv 2602.10564). Both ends remember, for each sample, what was decoded last.
+The change from it is coded by water-filling (`core.waterfill`) to an error that is a part of the
+values themselves, not of the change: a token that moved by less costs three bits, one that moved
+by more costs as many as bring it back inside.
 
-    |x - known| <= threshold |x|
+    |x - decoded| <= error |x|        over the tensor, for values near Gaussian after a rotation
 
-Differences are taken from what the peer really holds, so errors do not pile up: what is decoded is
-off by at most the threshold, or by the error of the coder that was used.
+Changes are taken from what the peer really holds, so errors never pile up.
 
-    payload = how each sample is sent, 2 bits | 4 bytes of its tag, for each not in full
-              | full samples, by one coder | differences, by another
+    payload = 1 bit a sample: whether it builds on what is remembered | tag, 8 bytes, if any does |
+              changes, water-filled
 
-A sample's tag digests all the packets that made its state. A decoder that does not hold the state
-that the encoder built on (it forgot, restarted, or missed a packet) finds another tag and raises
-`CacheMiss` without having changed anything; the sender then encodes the same values with full=True,
-which any decoder takes, and both agree again. Values that two machines compute from the same
-packets may differ in the last bit, which tags allow.
+A sample's tag digests all the packets that made its state, and the tag sent digests those of the
+samples in the packet. A decoder that does not hold what the encoder built on (it forgot, restarted,
+or missed a packet) finds another tag and raises `CacheMiss` without having changed anything; the
+sender then encodes the same values with full=True, which any decoder takes, and both agree again.
+Values that two machines compute from the same packets may differ in the last bit, which tags allow.
+
+A frame that does not number its samples is sent in full, and not remembered.
 
 Shapes: B samples, L tokens of a sample, T tokens of all, D hidden size.
 """
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,114 +34,55 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from elsa.core.bits import pack, packed_size, unpack
-from elsa.core.codec import Coder, Frame, Packet, all_finite, check_floats, take_values
+from elsa.core.codec import Frame, Packet, all_finite, check_floats, take_values
 from elsa.core.samples import TAG, Known, SampleStore
-from elsa.errors import CodecError, ConfigError
-
-_FULL, _DELTA, _SAME = 0, 1, 2
-_SENT_TAG = 4
-
-
-class CacheMiss(CodecError):  # noqa: N818 - a normal event, healed by a full send
-    """The decoder does not hold what the encoder built on; encode again with full=True.
-
-    Attributes:
-        samples: the samples it lacks.
-    """
-
-    def __init__(self, samples: Sequence[int]) -> None:
-        self.samples = tuple(samples)
-        super().__init__(
-            f"temporal: {len(self.samples)} samples are not what the sender thinks, the first "
-            f"{self.samples[0]}; it must send them in full"
-        )
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """How the samples of a packet are sent."""
-
-    modes: NDArray[np.uint8]
-    frame: Frame
-
-    def rows(self, mode: int) -> Tensor | slice:
-        """Tokens [*] (int64) of the samples sent like this; a slice where it is all of them."""
-        if (self.modes == mode).all():
-            return slice(None)
-        chosen = np.repeat(self.modes == mode, self.frame.lengths)
-        return torch.from_numpy(chosen.nonzero()[0])
-
-    def part(self, mode: int) -> Frame:
-        """The frame of these samples alone."""
-        chosen = (self.modes == mode).nonzero()[0].tolist()
-        lengths = [self.frame.lengths[place] for place in chosen]
-        return Frame(lengths, self.frame.seed, [self.frame.samples[place] for place in chosen])
-
-    def tags(self, known: Sequence[Known | None]) -> list[bytes]:
-        """What each sample's next state builds on; nothing where it is sent in full."""
-        return [
-            it.tag if it is not None and mode != _FULL else b""
-            for it, mode in zip(known, self.modes, strict=True)
-        ]
+from elsa.core.waterfill import WaterFill, token_energies
+from elsa.errors import CacheMiss, CodecError
 
 
 class Temporal:
     """The codec at one end; encoder and decoder each have their own object, of equal settings."""
 
-    def __init__(
-        self,
-        full: Coder,
-        delta: Coder,
-        threshold: float,
-        capacity: int,
-        folder: Path | None = None,
-    ) -> None:
+    def __init__(self, coder: WaterFill, capacity: int, folder: Path | None = None) -> None:
         """Start remembering nothing.
 
         Args:
-            full: codes samples that the peer does not know.
-            delta: codes differences.
-            threshold: relative change up to which a sample is not sent again; 0 sends every change.
+            coder: codes the changes, and says how large the error may be.
             capacity: bytes to remember at most; both ends must have the same.
             folder: where to remember on disk; None takes memory. Of this object alone.
         """
-        if not 0 <= threshold < 1:
-            raise ConfigError(f"temporal: threshold = {threshold}; allowed: 0 up to below 1")
-        self._coders = ((_FULL, full), (_DELTA, delta))
-        self._threshold = threshold
+        self._coder = coder
         self._store = SampleStore(capacity, folder)
-        self.name = f"temporal:{threshold}:{capacity}@{full.name}@{delta.name}"
+        self.name = f"temporal:{coder.error}:{capacity}"
 
     def encode(self, values: Tensor, frame: Frame, full: bool = False) -> Packet:
         """Encode [T, D].
 
         Args:
             values: the samples' tokens in a row.
-            frame: with a number for each sample, none twice.
+            frame: with a number for each sample, none twice; or with none at all.
             full: send all in full, because the peer answered with CacheMiss.
 
         Raises:
             CodecError: the values or the frame cannot be used.
         """
         exact, dtype = take_values(values, self.name, frame)
-        check_samples(frame, self.name)
-        known = [None] * len(frame.lengths) if full else self._lookup(frame, exact.shape[1])
+        energies = token_energies(exact, self.name)
+        known = self._lookup(frame, exact.shape[1])
+        if full:
+            known = [None] * len(known)
         held = _gather(known, frame, exact.shape[1])
         change = exact - held
-        plan = _Plan(self._choose(exact, change, known, frame), frame)
-        anew = plan.rows(_FULL)
+        moved = _by_sample(token_energies(change, self.name), frame)
+        for place in (moved >= _by_sample(energies, frame)).nonzero()[0]:
+            known[place] = None
+        anew = _rows(known, frame)
         held[anew] = 0
         change[anew] = exact[anew]
-        tags = plan.tags(known)
-        payload = pack(plan.modes, 2) + b"".join(tag[:_SENT_TAG] for tag in tags)
-        for mode, coder in self._coders:
-            rows, part = plan.rows(mode), plan.part(mode)
-            if part.lengths:
-                sent = coder.encode(change[rows], part)
-                held[rows] += coder.decode(sent, part)
-                payload += sent.payload
+        sent = self._coder.encode(change, frame, float(energies.sum()))
+        payload = _head(known) + sent.payload
         packet = Packet(self.name, dtype, tuple(values.shape), payload)
-        self._remember(plan, tags, held, packet)
+        self._change(held, known, sent, packet, frame)
         return packet
 
     def decode(self, packet: Packet, frame: Frame) -> Tensor:
@@ -150,27 +93,22 @@ class Temporal:
             CodecError: the packet does not fit. In both cases nothing has changed here.
         """
         dtype = check_floats(packet, self.name, frame)
-        check_samples(frame, self.name)
-        plan, sent_tags, parts = self._open(packet, frame)
         known = self._lookup(frame, packet.shape[1])
-        tags = plan.tags(known)
-        missing = [
-            sample
-            for sample, mode, tag, sent in zip(
-                frame.samples, plan.modes, tags, sent_tags, strict=True
-            )
-            if mode != _FULL and (not tag or tag[:_SENT_TAG] != sent)
-        ]
-        if missing:
-            raise CacheMiss(missing)
+        start = packed_size(len(known), 1)
+        if len(packet.payload) < start:
+            raise CodecError(f"{self.name}: {len(packet.payload)} bytes for {len(known)} samples")
+        builds = unpack(packet.payload[:start], 1, len(known))
+        known = [it if flag else None for it, flag in zip(known, builds, strict=True)]
+        if builds.any():
+            tag, start = packet.payload[start : start + TAG], start + TAG
+            if sum(it is not None for it in known) < builds.sum() or tag != _tag(known):
+                raise CacheMiss(
+                    f"{self.name}: {builds.sum()} samples are not what the sender thinks; it must "
+                    "send them in full"
+                )
+        sent = Packet(self._coder.name, "float32", packet.shape, packet.payload[start:])
         held = _gather(known, frame, packet.shape[1])
-        held[plan.rows(_FULL)] = 0
-        for mode, coder in self._coders:
-            if mode in parts:
-                held[plan.rows(mode)] += coder.decode(parts[mode], plan.part(mode))
-        if not all_finite(held):
-            raise CodecError("temporal: a packet that decodes to NaN or infinity")
-        self._remember(plan, tags, held, packet)
+        self._change(held, known, sent, packet, frame)
         return held.to(dtype)
 
     def state(self) -> dict[str, Tensor]:
@@ -183,60 +121,39 @@ class Temporal:
 
     def _lookup(self, frame: Frame, hidden: int) -> list[Known | None]:
         """What is remembered of each sample, if it is of the shape that is due."""
+        if not frame.samples:
+            return [None] * len(frame.lengths)
+        check_samples(frame, self.name)
         found = [self._store.get(sample) for sample in frame.samples]
         return [
             it if it is not None and it.values.shape == (length, hidden) else None
             for it, length in zip(found, frame.lengths, strict=True)
         ]
 
-    def _choose(
-        self, exact: Tensor, change: Tensor, known: Sequence[Known | None], frame: Frame
-    ) -> NDArray[np.uint8]:
-        """The cheapest way that keeps each sample's error in bounds."""
-        moved, size = _norms(change, frame), _norms(exact, frame)
-        if not np.isfinite(size).all():  # infinity has not changed by more than any threshold
-            raise CodecError("temporal: values that are not finite; training has diverged")
-        modes = np.where(moved < size, _DELTA, _FULL)
-        modes = np.where(moved <= self._threshold * size, _SAME, modes)
-        return np.where([it is None for it in known], _FULL, modes).astype(np.uint8)
-
-    def _open(self, packet: Packet, frame: Frame) -> tuple[_Plan, list[bytes], dict[int, Packet]]:
-        """The parts of a packet: its plan, the tags sent with it, and a packet for each coder."""
-        count = len(frame.lengths)
-        start = packed_size(count, 2)
-        if len(packet.payload) < start:
-            raise CodecError(f"temporal: {len(packet.payload)} bytes for {count} samples")
-        plan = _Plan(unpack(packet.payload[:start], 2, count), frame)
-        if plan.modes.max(initial=0) > _SAME:
-            raise CodecError("temporal: a sample sent in a way that does not exist")
-        tags, parts = [], {}
-        for mode in plan.modes:
-            end = start + (_SENT_TAG if mode != _FULL else 0)
-            tags.append(packet.payload[start:end])
-            start = end
-        for mode, coder in self._coders:
-            shape = (sum(plan.part(mode).lengths), packet.shape[1])
-            if shape[0]:
-                end = start + coder.size(*shape)
-                parts[mode] = Packet(coder.name, "float32", shape, packet.payload[start:end])
-                start = end
-        if len(packet.payload) != start:
-            raise CodecError(f"temporal: {len(packet.payload)} bytes where its parts take {start}")
-        return plan, tags, parts
-
-    def _remember(
-        self, plan: _Plan, tags: Sequence[bytes], decoded: Tensor, packet: Packet
+    def _change(
+        self,
+        held: Tensor,
+        known: Sequence[Known | None],
+        sent: Packet,
+        packet: Packet,
+        frame: Frame,
     ) -> None:
-        frame = plan.frame
+        """Add to what is held [T, D] the changes sent in a packet, and remember it."""
+        held += self._coder.decode(sent, frame)
+        if not all_finite(held):
+            raise CodecError(f"{self.name}: a packet that decodes to NaN or infinity")
+        if not frame.samples:
+            return
         digest = hashlib.blake2b(packet.payload, digest_size=16)
         digest.update(repr((frame.seed, list(frame.lengths), packet.shape)).encode())
-        pieces = decoded.bfloat16().split_with_sizes(list(frame.lengths))
-        for sample, mode, tag, piece in zip(frame.samples, plan.modes, tags, pieces, strict=True):
-            if mode == _SAME:
+        bits = _by_sample(self._coder.bits_of(sent).astype(np.float64), frame)
+        pieces = held.bfloat16().split_with_sizes(list(frame.lengths))
+        for sample, it, piece, some in zip(frame.samples, known, pieces, bits, strict=True):
+            if it is not None and not some:
                 self._store.touch(sample)
-            else:
-                text = tag + digest.digest() + str(sample).encode()
-                self._store.put(sample, hashlib.blake2b(text, digest_size=TAG).digest(), piece)
+                continue
+            text = (b"" if it is None else it.tag) + digest.digest() + str(sample).encode()
+            self._store.put(sample, hashlib.blake2b(text, digest_size=TAG).digest(), piece)
 
 
 def check_samples(frame: Frame, codec: str) -> None:
@@ -251,6 +168,21 @@ def check_samples(frame: Frame, codec: str) -> None:
         raise CodecError(f"{codec}: a sample's number is outside of 0 to 2^63 - 1")
 
 
+def _head(known: Sequence[Known | None]) -> bytes:
+    flags = pack(np.array([it is not None for it in known], np.uint8), 1)
+    return flags + (_tag(known) if any(known) else b"")
+
+
+def _tag(known: Sequence[Known | None]) -> bytes:
+    tags = b"".join(it.tag for it in known if it is not None)
+    return hashlib.blake2b(tags, digest_size=TAG).digest()
+
+
+def _rows(known: Sequence[Known | None], frame: Frame) -> Tensor:
+    """Tokens [T], true where the sample builds on nothing."""
+    return torch.from_numpy(np.repeat([it is None for it in known], frame.lengths))
+
+
 def _gather(known: Sequence[Known | None], frame: Frame, hidden: int) -> Tensor:
     """What is known of all samples [T, D], float32, zeros where nothing is."""
     pieces = [
@@ -260,9 +192,9 @@ def _gather(known: Sequence[Known | None], frame: Frame, hidden: int) -> Tensor:
     return torch.cat(pieces).float() if pieces else torch.zeros(0, hidden)
 
 
-def _norms(values: Tensor, frame: Frame) -> NDArray[np.float64]:
-    """Norm of each sample's values: [T, D] -> [B]."""
-    squares = torch.linalg.vector_norm(values, dim=1).double().square().numpy()
-    ends = np.cumsum(frame.lengths)
-    starts = ends - np.asarray(frame.lengths)
-    return np.sqrt([squares[a:b].sum() for a, b in zip(starts, ends, strict=True)])
+def _by_sample(energies: NDArray[np.float64], frame: Frame) -> NDArray[np.float64]:
+    """Sum of the tokens' energies of each sample: [T] -> [B]."""
+    sums = np.concatenate([[0.0], np.cumsum(energies)])
+    ends = np.cumsum(frame.lengths, dtype=np.int64)
+    found: NDArray[np.float64] = sums[ends] - sums[ends - np.asarray(frame.lengths, np.int64)]
+    return found

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from elsa.core.ssop import check_rank
 from elsa.data.batches import Examples
 from elsa.data.partition import partition
 from elsa.engine.clock import device_speeds
-from elsa.engine.codecs import hop_codecs
+from elsa.engine.codecs import adapters_sent, hop_codecs
 from elsa.engine.federation import Federation
 from elsa.engine.parts import (
     ModelParts,
@@ -94,8 +95,10 @@ def build_federation(config: Config, sources: Sources, layers: Sequence[Layer] =
         config.model.max_tokens,
         model.trunk,
         seed,
+        adapters_sent(config.wire),
     )
-    codecs = hop_codecs(config.wire, model.checkpoint.hidden_size)
+    new_codecs = partial(hop_codecs, config.wire, model.checkpoint.hidden_size)
+    new_codecs()  # so that words that are no codec are refused here
     meter = Meter()
     return Federation(
         config=config,
@@ -108,9 +111,10 @@ def build_federation(config: Config, sources: Sources, layers: Sequence[Layer] =
                 config.federation.participation,
                 seed,
             ),
+            adapters_sent(config.wire),
         ),
         edges={
-            name: Edge(name, edge_model, _TRUNKS[config.federation.trunk](optimizer), codecs)
+            name: Edge(name, edge_model, _TRUNKS[config.federation.trunk](optimizer), new_codecs)
             for name in edge_names
         },
         devices=_devices(config, sources, split, names, optimizer),
@@ -184,6 +188,7 @@ def _settings(
         pad_id=sources.tokenizer.pad_id,
         seed=int(np.random.SeedSequence((config.run.seed, number)).generate_state(1)[0]),
         perturbation=_perturbation(config, name, sources.model.checkpoint.hidden_size),
+        sent=adapters_sent(config.wire),
     )
 
 

@@ -9,9 +9,12 @@ first and one coder last: "rotate+quantize:4:token:gauss". A codec's name on the
 | float32, bfloat16 | | coder: a type of its own on the wire |
 | quantize | bits : block or token : uniform or gauss : nearest or stochastic | coder: few bits |
 | top | k | coder: the k largest values of a token |
+| feedback | | first of all: adds what a sample's last packet left out to its next |
 | rotate | | transform: a random rotation, for quantize |
 | center | token or batch | transform: sends the mean apart |
-| sketch | ratio, or Y x Z | transform: the paper's count sketch |
+| sketch | ratio, or Y x Z : shrink | transform: the paper's count sketch |
+| fill | error | rotated, and as many bits for each token as it deserves; stands alone |
+| temporal | error : megabytes | what changed since the last epoch, filled; stands alone |
 """
 
 from collections.abc import Callable, Sequence
@@ -21,24 +24,34 @@ from elsa.config.schema import Wire
 from elsa.core.cast import Cast
 from elsa.core.chain import Chain
 from elsa.core.codec import Codec, Coder, HopCodecs, Identity, Transform
+from elsa.core.feedback import ErrorFeedback
 from elsa.core.hadamard import Rotate
 from elsa.core.quantize import Quantize
 from elsa.core.sketch import Center, CountSketch
 from elsa.core.sparse import TopK
+from elsa.core.temporal import Temporal
+from elsa.core.waterfill import WaterFill
 from elsa.errors import ConfigError
+from elsa.roles.parcel import Sent
 
 EXACT = "exact"
+FEEDBACK = "feedback+"
 HOPS = ("h1", "h2", "g2", "g1")
 SKETCH_ROWS = 3
 """Y of a sketch that is given by its ratio alone."""
 
+REMEMBERED = 64
+"""Megabytes that `temporal` remembers at each end of a hop, unless told otherwise."""
+
 PRESETS: dict[str, dict[str, str]] = {
     "exact": dict.fromkeys(HOPS, EXACT),
-    "balanced": dict.fromkeys(HOPS, "rotate+quantize:4:token:gauss"),
-    "tiny": dict.fromkeys(HOPS, "rotate+quantize:3:token:gauss"),
+    "balanced": {"h1": "temporal:0.2", "h2": "temporal:0.2", "g2": "fill:0.3", "g1": "fill:0.3"},
+    "tiny": {"h1": "temporal:0.3", "h2": "temporal:0.3", "g2": "fill:0.5", "g1": "fill:0.5"},
     "paper": dict.fromkeys(HOPS, "sketch:2"),
 }
 """The codec of each hop, by preset."""
+_ADAPTERS: dict[str, Sent] = {"balanced": "bfloat16", "tiny": "bfloat16"}
+"""How adapters travel, by preset, where not as they are."""
 
 
 def hop_codecs(wire: Wire, hidden: int) -> HopCodecs:
@@ -52,9 +65,16 @@ def hop_codecs(wire: Wire, hidden: int) -> HopCodecs:
     for hop, words in chosen.items():
         try:
             made[hop] = parse(words, hidden)
+            if hop in ("g2", "g1") and isinstance(made[hop], Temporal):
+                raise ConfigError("temporal is for h1 and h2; take fill for gradients")
         except ConfigError as error:
             raise ConfigError(f"wire.{hop} = '{words}': {error}") from error
     return HopCodecs(**made)
+
+
+def adapters_sent(wire: Wire) -> Sent:
+    """The type in which adapters travel: the preset's, or the one asked for."""
+    return wire.adapters if wire.adapters else _ADAPTERS.get(wire.preset, "float32")
 
 
 def parse(words: str, hidden: int) -> Codec:
@@ -63,8 +83,15 @@ def parse(words: str, hidden: int) -> Codec:
     Raises:
         ConfigError: an unknown stage, wrong arguments, or stages that do not go together.
     """
-    if words == EXACT:
-        return Identity()
+    name, *arguments = words.split(":")
+    if alone := _ALONE.get(name):
+        made: Codec = _built(alone, arguments, hidden, words)
+        return made
+    if words.startswith(FEEDBACK):
+        inner = parse(words.removeprefix(FEEDBACK), hidden)
+        if not isinstance(inner, Coder):
+            raise ConfigError(f"'{FEEDBACK}' goes before stages, not before '{inner.name}'")
+        return ErrorFeedback(inner, REMEMBERED * 10**6)
     *before, last = (_stage(each, hidden) for each in words.split("+"))
     transforms: list[Transform] = []
     for each in before:
@@ -83,7 +110,15 @@ def _stage(text: str, hidden: int) -> Any:
     name, *arguments = text.strip().split(":")
     make = _STAGES.get(name)
     if make is None:
-        raise ConfigError(f"'{name}' is no stage; allowed: {EXACT} alone, {', '.join(_STAGES)}")
+        raise ConfigError(
+            f"'{name}' is no stage; allowed: {', '.join(_ALONE)} alone; {', '.join(_STAGES)}"
+        )
+    return _built(make, arguments, hidden, text)
+
+
+def _built(
+    make: Callable[[Sequence[str], int], Any], arguments: Sequence[str], hidden: int, text: str
+) -> Any:
     try:
         return make(arguments, hidden)
     except (ValueError, IndexError, TypeError, ZeroDivisionError) as error:
@@ -102,11 +137,11 @@ def _quantize(arguments: Sequence[str], hidden: int) -> Quantize:  # noqa: ARG00
 
 
 def _sketch(arguments: Sequence[str], hidden: int) -> CountSketch:
-    (size,) = arguments
+    size, shrink = (*arguments, "1")[:2] if len(arguments) < 3 else ("", "")
     if "x" in size:
         rows, buckets = (int(part) for part in size.split("x"))
-        return CountSketch(rows, buckets)
-    return CountSketch(SKETCH_ROWS, int(hidden / (SKETCH_ROWS * float(size))))
+        return CountSketch(rows, buckets, float(shrink))
+    return CountSketch(SKETCH_ROWS, int(hidden / (SKETCH_ROWS * float(size))), float(shrink))
 
 
 def _top(arguments: Sequence[str], hidden: int) -> TopK:  # noqa: ARG001
@@ -128,6 +163,21 @@ def _plain(made: Any) -> Callable[[Sequence[str], int], Any]:
     return make
 
 
+def _fill(arguments: Sequence[str], hidden: int) -> WaterFill:  # noqa: ARG001
+    (error,) = arguments
+    return WaterFill(float(error))
+
+
+def _temporal(arguments: Sequence[str], hidden: int) -> Temporal:  # noqa: ARG001
+    error, megabytes = (*arguments, str(REMEMBERED))[:2]
+    return Temporal(WaterFill(float(error)), int(megabytes) * 10**6)
+
+
+_ALONE: dict[str, Callable[[Sequence[str], int], Any]] = {
+    EXACT: _plain(Identity()),
+    "fill": _fill,
+    "temporal": _temporal,
+}
 _STAGES: dict[str, Callable[[Sequence[str], int], Any]] = {
     "float32": _plain(Cast("float32")),
     "bfloat16": _plain(Cast("bfloat16")),

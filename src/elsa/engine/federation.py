@@ -1,5 +1,6 @@
 """All parties of a run in one process, with the links between them."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -44,12 +45,12 @@ class Federation:
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a checkpoint must hold as tensors, by owner and name."""
         held = {f"global/{name}": value for name, value in self.cloud.adapters.items()}
-        for device in self.devices.values():
-            for key, value in device.moments().items():
-                held[f"device/{device.name}/{key}"] = value
-        for edge in self.edges.values():
-            for key, value in edge.moments().items():
-                held[f"edge/{edge.name}/{key}"] = value
+        for kind, parties in (("device", self.devices), ("edge", self.edges)):
+            for name, party in parties.items():
+                for key, value in party.moments().items():
+                    held[f"{kind}/{name}/{key}"] = value
+                for key, value in party.memory().items():
+                    held[f"{kind}-memory/{name}/{key}"] = value
         return held
 
     def positions(self) -> dict[str, int]:
@@ -60,7 +61,7 @@ class Federation:
         self, round_: int, tensors: Mapping[str, Tensor], positions: Mapping[str, int]
     ) -> None:
         """Go on from what `tensors` and `positions` gave before this round."""
-        held: dict[str, dict[str, dict[str, Tensor]]] = {"device": {}, "edge": {}}
+        held: dict[tuple[str, str], dict[str, Tensor]] = defaultdict(dict)
         adapters: dict[str, Tensor] = {}
         for key, value in tensors.items():
             kind, _, rest = key.partition("/")
@@ -68,9 +69,10 @@ class Federation:
                 adapters[rest] = value
             else:
                 owner, _, name = rest.partition("/")
-                held[kind].setdefault(owner, {})[name] = value
+                held[kind, owner][name] = value
         self.cloud.restore({name: adapters[name] for name in self.cloud.adapters}, round_)
         for name, device in self.devices.items():
-            device.restore(held["device"].get(name, {}), positions[name])
+            memory = held["device-memory", name]
+            device.restore(held["device", name], memory, positions[name])
         for name, edge in self.edges.items():
-            edge.restore(held["edge"].get(name, {}))
+            edge.restore(held["edge", name], held["edge-memory", name])

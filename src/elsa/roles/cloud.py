@@ -14,6 +14,7 @@ from torch import Tensor
 from elsa.core.aggregate import WeightedMean
 from elsa.core.score import Tally
 from elsa.errors import AdapterError, ProtocolError
+from elsa.roles.parcel import Sent, unwrap, wrap
 from elsa.wire.messages import (
     DeviceReport,
     EdgeScores,
@@ -48,25 +49,27 @@ class Cloud:
         adapters: Mapping[str, Tensor],
         assignment: Mapping[str, Sequence[str]],
         schedule: Schedule,
+        sent: Sent = "float32",
     ) -> None:
-        """Start from `adapters`; `assignment` gives each edge's devices."""
+        """Start from `adapters`; `assignment` gives each edge's devices; `sent` how they travel."""
         self.adapters = dict(adapters)
         self.assignment = {edge: tuple(devices) for edge, devices in assignment.items()}
         self.round = 0
         self._schedule = schedule
+        self._sent = sent
         self._mean = WeightedMean()
         self._reports: list[DeviceReport] = []
 
     def orders(self) -> dict[str, RoundOrder]:
         """The orders of this round, for each edge that has a participant."""
-        chosen = self.participants()
+        chosen, adapters = self.participants(), wrap(self.adapters, self._sent)
         return {
             edge: RoundOrder(
                 round=self.round,
                 edge_rounds=self._schedule.edge_rounds,
                 local_steps=self._schedule.local_steps,
                 devices=tuple(device for device in devices if device in chosen),
-                adapters=self.adapters,
+                adapters=adapters,
             )
             for edge, devices in self.assignment.items()
             if chosen.intersection(devices)
@@ -74,8 +77,9 @@ class Cloud:
 
     def evaluation_orders(self, extra: Mapping[str, Sequence[str]]) -> dict[str, EvaluationOrder]:
         """Orders to evaluate the global adapters on all devices, and on `extra` ones an edge."""
+        adapters = wrap(self.adapters, self._sent)
         return {
-            edge: EvaluationOrder(self.round, (*devices, *extra.get(edge, ())), self.adapters)
+            edge: EvaluationOrder(self.round, (*devices, *extra.get(edge, ())), adapters)
             for edge, devices in self.assignment.items()
         }
 
@@ -93,7 +97,7 @@ class Cloud:
         }:
             raise AdapterError(f"edge {edge} sent adapters that are not those of this model")
         if update.weight > 0:
-            self._mean.add(update.adapters, update.weight)
+            self._mean.add(unwrap(update.adapters), update.weight)
         self._reports.extend(update.reports)
 
     def close_round(self) -> list[DeviceReport]:

@@ -9,7 +9,7 @@ local step (ELSA, arXiv 2601.13824, split training) is four hops:
 Shapes: B sequences, S tokens of the longest, T tokens of all without padding, D hidden size.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,18 +21,21 @@ from elsa.core.score import Tally, tally
 from elsa.core.split import Split
 from elsa.core.ssop import Rotation, Rotations
 from elsa.data.batches import Batch, BatchStream, Examples, eval_batches
-from elsa.errors import ProtocolError
+from elsa.errors import CacheMiss, ProtocolError
 from elsa.model.segments import Bottom, Top
 from elsa.roles.exchange import Exchange, expect
 from elsa.roles.hops import Hops
 from elsa.roles.learner import Learner, OptimizerSettings
+from elsa.roles.parcel import Sent, unwrap, wrap
 from elsa.roles.perturb import Perturbation, rotations_of, turned, turned_back
 from elsa.wire.messages import (
     Accepted,
     Activations,
     Gradients,
     LocalPlan,
+    Message,
     Ready,
+    Resend,
     Score,
     Update,
 )
@@ -67,6 +70,7 @@ class DeviceSettings:
         pad_id: token id that fills a batch up; its embedding never matters.
         seed: of the order of its rows.
         perturbation: how it hides what the edge sees; None shows it plainly.
+        sent: how adapters travel.
     """
 
     optimizer: OptimizerSettings
@@ -76,6 +80,7 @@ class DeviceSettings:
     pad_id: int
     seed: int
     perturbation: Perturbation | None = None
+    sent: Sent = "float32"
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,7 @@ class Device:
         if self._stream is None:
             raise ProtocolError(f"device {self.name} holds no training rows")
         plan = yield from self._ready(round_, edge_round)
-        learner = Learner(plan.adapters, self._settings.optimizer, self._moments)
+        learner = Learner(unwrap(plan.adapters), self._settings.optimizer, self._moments)
         hops = self._hops(plan)
         loss, samples = 0.0, 0
         for step in range(plan.local_steps):
@@ -138,7 +143,7 @@ class Device:
         update = Update(
             round=round_,
             edge_round=edge_round,
-            adapters=learner.tensors(),
+            adapters=wrap(learner.tensors(), self._settings.sent),
             rows=len(self._training),
             samples=samples,
             loss=loss / max(samples, 1),
@@ -149,7 +154,7 @@ class Device:
     def evaluate(self, round_: int) -> Exchange[Tally]:
         """Measure the edge's adapters on the held-out rows, through the wire as it is."""
         plan = yield from self._ready(round_, 0)
-        learner = Learner(plan.adapters, self._settings.optimizer)
+        learner = Learner(unwrap(plan.adapters), self._settings.optimizer)
         hops, total = self._hops(plan), Tally()
         batches = eval_batches(
             self._held_out, self._settings.eval_batch_size, self._settings.pad_id
@@ -167,6 +172,10 @@ class Device:
         expect(Accepted, (yield score))
         return total
 
+    def memory(self) -> dict[str, Tensor]:
+        """What its codecs remember of what they sent and received."""
+        return self._codecs.state()
+
     def moments(self) -> Mapping[str, Tensor]:
         """Optimizer state to keep across rounds."""
         return self._moments
@@ -176,9 +185,12 @@ class Device:
         """Where the stream of training batches stands."""
         return self._stream.position if self._stream else 0
 
-    def restore(self, moments: Mapping[str, Tensor], position: int) -> None:
-        """Go on from an earlier `moments` and `position`."""
+    def restore(
+        self, moments: Mapping[str, Tensor], memory: Mapping[str, Tensor], position: int
+    ) -> None:
+        """Go on from an earlier `moments`, `memory` and `position`."""
         self._moments = moments
+        self._codecs.restore(memory)
         if self._stream:
             self._stream.position = position
 
@@ -194,6 +206,10 @@ class Device:
 
     def _hops(self, plan: LocalPlan) -> Hops:
         return Hops(self._codecs, plan.seed, self.segments.hidden)
+
+    def _numbers(self, batch: Batch) -> Sequence[int]:
+        """Number of each row, for codecs that remember; if none does, the edge need not know."""
+        return batch.rows if self._codecs.remembering else ()
 
     def _rotation(self, round_: int, edge_round: int, step: int) -> Rotation | None:
         settings = self._settings
@@ -228,10 +244,11 @@ class Device:
         torch.autograd.backward(loss)
         if h2.grad is None:
             raise ProtocolError(f"device {self.name}: the loss does not depend on the trunk")
-        g2 = hops.seal("g2", h2.grad, batch.lengths, step)
+        numbers = self._numbers(batch)
+        g2 = hops.seal("g2", h2.grad, batch.lengths, step, numbers)
         reply = expect(Gradients, (yield Gradients(step, g2)))
         _check_step(reply, step)
-        g1 = hops.unseal("g1", reply.packet, batch.lengths, step)
+        g1 = hops.unseal("g1", reply.packet, batch.lengths, step, numbers)
         if h1.requires_grad:
             torch.autograd.backward(h1, g1)
         learner.step()
@@ -240,10 +257,25 @@ class Device:
     def _pass_trunk(
         self, step: int, batch: Batch, h1: Tensor, hops: Hops, *, training: bool
     ) -> Exchange[Tensor]:
-        packet = hops.seal("h1", h1, batch.lengths, step)
-        reply = expect(Activations, (yield Activations(step, training, batch.lengths, packet)))
-        _check_step(reply, step)
-        return hops.unseal("h2", reply.packet, batch.lengths, step)
+        lengths = batch.lengths
+        numbers = self._numbers(batch) if training else ()
+        packet = hops.seal("h1", h1, lengths, step, numbers)
+        reply = yield Activations(step, training, lengths, packet, numbers)
+        if isinstance(reply, Resend):
+            packet = hops.seal("h1", h1, lengths, step, numbers, full=True)
+            reply = yield Activations(step, training, lengths, packet, numbers)
+        answer = _answer_to(step, reply)
+        try:
+            return hops.unseal("h2", answer.packet, lengths, step, numbers)
+        except CacheMiss:
+            answer = _answer_to(step, (yield Resend(step)))
+            return hops.unseal("h2", answer.packet, lengths, step, numbers)
+
+
+def _answer_to(step: int, reply: Message) -> Activations:
+    answer = expect(Activations, reply)
+    _check_step(answer, step)
+    return answer
 
 
 def _check_step(reply: Activations | Gradients, step: int) -> None:

@@ -4,6 +4,7 @@ It never sees text, token ids or labels. Towards the cloud it takes one order a 
 towards each device it is a state machine that answers what the device asks:
 
     Ready -> (Activations -> Gradients) x L -> Update          in training
+             Resend after Activations, if they cannot be decoded
     Ready -> Activations x batches -> Score                    in evaluation
 
 A device that asks anything else, or sends what cannot be used, is refused and left out of the
@@ -21,9 +22,10 @@ from elsa.core.aggregate import WeightedMean
 from elsa.core.codec import HopCodecs
 from elsa.core.ragged import flat_index, mask_of, pack, unpack
 from elsa.core.split import Split
-from elsa.errors import AdapterError, CodecError, ProtocolError
+from elsa.errors import AdapterError, CacheMiss, CodecError, ProtocolError
 from elsa.model.segments import Trunk
 from elsa.roles.hops import Hops
+from elsa.roles.parcel import Sent, unwrap, wrap
 from elsa.roles.trunk import TrunkAdapters
 from elsa.wire.messages import (
     Accepted,
@@ -37,6 +39,7 @@ from elsa.wire.messages import (
     LocalPlan,
     Message,
     Ready,
+    Resend,
     RoundOrder,
     Score,
     Update,
@@ -53,6 +56,7 @@ class EdgeModel:
         max_tokens: longest sequence it accepts.
         trunk: the segment for a split; devices with equal splits share it.
         seed: from which each session's seed is drawn.
+        sent: how adapters travel.
     """
 
     blocks: int
@@ -60,6 +64,17 @@ class EdgeModel:
     max_tokens: int
     trunk: Callable[[Split], Trunk]
     seed: int
+    sent: Sent = "float32"
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A forward pass whose backward pass is due: hidden states [T, D] at both cuts."""
+
+    h1: Tensor
+    h2: Tensor
+    lengths: Sequence[int]
+    numbers: Sequence[int]
 
 
 @dataclass
@@ -70,7 +85,7 @@ class _Session:
     device_names: frozenset[str]
     hops: Hops
     step: int = 0
-    pending: tuple[Tensor, Tensor, Sequence[int]] | None = None
+    pending: _Pending | None = None
 
 
 @dataclass
@@ -98,19 +113,21 @@ class Edge:
     """One edge server."""
 
     def __init__(
-        self, name: str, model: EdgeModel, trunks: TrunkAdapters, codecs: HopCodecs
+        self, name: str, model: EdgeModel, trunks: TrunkAdapters, codecs: Callable[[], HopCodecs]
     ) -> None:
+        """Set up; `codecs` makes those of a device, which may remember what it sent."""
         self.name = name
         self._model = model
         self._trunks = trunks
-        self._codecs = codecs
+        self._new_codecs = codecs
+        self._codecs: dict[str, HopCodecs] = {}
         self._round: _Round | None = None
 
     # Towards the cloud.
 
     def open(self, order: RoundOrder | EvaluationOrder) -> None:
         """Take the cloud's order; edge round 0 begins."""
-        self._round = _Round(order, dict(order.adapters))
+        self._round = _Round(order, unwrap(order.adapters))
         self._round.standings = {device: _Standing() for device in order.devices}
         if isinstance(order, RoundOrder):
             self._trunks.open(self._round.adapters, order.devices)
@@ -139,7 +156,8 @@ class Edge:
             DeviceReport(name, it.rows, it.samples, it.loss / max(it.samples, 1), it.lost)
             for name, it in current.standings.items()
         )
-        return EdgeUpdate(current.order.round, current.adapters, current.weight, reports)
+        adapters = wrap(current.adapters, self._model.sent)
+        return EdgeUpdate(current.order.round, adapters, current.weight, reports)
 
     # Towards the devices.
 
@@ -155,6 +173,8 @@ class Edge:
                 return self._admit(peer, request)
             case Activations():
                 return self._forward(peer, request)
+            case Resend():
+                return self._send_again(peer, request)
             case Gradients():
                 return self._backward(peer, request)
             case Update():
@@ -173,13 +193,26 @@ class Edge:
         if isinstance(self._round.order, RoundOrder):
             self._trunks.lose(peer)
 
+    def memory(self) -> dict[str, Tensor]:
+        """What its codecs remember of each device's samples, under "<device>/<hop>/<part>"."""
+        return {
+            f"{peer}/{key}": value
+            for peer, codecs in self._codecs.items()
+            for key, value in codecs.state().items()
+        }
+
     def moments(self) -> dict[str, Tensor]:
         """Optimizer state to keep across rounds."""
         return self._trunks.moments()
 
-    def restore(self, moments: Mapping[str, Tensor]) -> None:
-        """Go on from an earlier `moments`."""
+    def restore(self, moments: Mapping[str, Tensor], memory: Mapping[str, Tensor]) -> None:
+        """Go on from an earlier `moments` and `memory`."""
         self._trunks.restore(moments)
+        self._codecs = {}
+        for peer in dict.fromkeys(key.partition("/")[0] for key in memory):
+            start = len(peer) + 1
+            own = {key[start:]: value for key, value in memory.items() if key[:start] == f"{peer}/"}
+            self._codecs_of(peer).restore(own)
 
     @property
     def _current(self) -> _Round:
@@ -217,10 +250,16 @@ class Edge:
                 name: nn.Parameter(current.adapters[name], requires_grad=False) for name in names
             }
         seed = self._session_seed(peer, training=training)
-        hops = Hops(self._codecs, seed, self._model.hidden)
+        hops = Hops(self._codecs_of(peer), seed, self._model.hidden)
         current.sessions[peer] = _Session(trunk, parameters, training, frozenset(own), hops)
         steps = current.order.local_steps if isinstance(current.order, RoundOrder) else 0
-        return LocalPlan(request.round, request.edge_round, steps, seed, own)
+        sent = wrap(own, self._model.sent)
+        return LocalPlan(request.round, request.edge_round, steps, seed, sent)
+
+    def _codecs_of(self, peer: str) -> HopCodecs:
+        if peer not in self._codecs:
+            self._codecs[peer] = self._new_codecs()
+        return self._codecs[peer]
 
     def _session_seed(self, peer: str, *, training: bool) -> int:
         """A number of 32 bits that no other session of the run is likely to have."""
@@ -228,7 +267,7 @@ class Edge:
         words = (self._model.seed, peer, current.order.round, current.edge_round, training)
         return int.from_bytes(hashlib.blake2b(repr(words).encode(), digest_size=4).digest())
 
-    def _forward(self, peer: str, request: Activations) -> Activations:
+    def _forward(self, peer: str, request: Activations) -> Activations | Resend:
         session, order = self._session(peer), self._current.order
         if (
             request.training != session.training
@@ -249,26 +288,40 @@ class Edge:
         longest = self._model.max_tokens
         if not request.lengths or not 1 <= min(request.lengths) <= max(request.lengths) <= longest:
             raise ProtocolError(f"device {peer}: sequences of 1 to {longest} tokens are allowed")
-        h1 = session.hops.unseal("h1", request.packet, request.lengths, request.step)
-        width, rows = max(request.lengths), len(request.lengths)
-        index, mask = flat_index(request.lengths, width), mask_of(request.lengths, width)
+        lengths, numbers = request.lengths, request.numbers
+        try:
+            h1 = session.hops.unseal("h1", request.packet, lengths, request.step, numbers)
+        except CacheMiss:
+            return Resend(request.step)
+        width, rows = max(lengths), len(lengths)
+        index, mask = flat_index(lengths, width), mask_of(lengths, width)
         session.trunk.bind(session.parameters)
         with torch.set_grad_enabled(session.training):
             h1.requires_grad_(session.training)
             h2 = pack(session.trunk(unpack(h1, index, rows, width), mask), index)
         if session.training:
-            session.pending = (h1, h2, request.lengths)
+            session.pending = _Pending(h1, h2, lengths, numbers)
         else:
             session.step += 1
-        packet = session.hops.seal("h2", h2.detach(), request.lengths, request.step)
-        return Activations(request.step, request.training, request.lengths, packet)
+        packet = session.hops.seal("h2", h2.detach(), lengths, request.step, numbers)
+        return Activations(request.step, request.training, lengths, packet, numbers)
+
+    def _send_again(self, peer: str, request: Resend) -> Activations:
+        session = self._session(peer)
+        pending, step = session.pending, session.step
+        if pending is None or request.step != step:
+            raise ProtocolError(f"device {peer}: nothing of step {request.step} to send again")
+        lengths, numbers = pending.lengths, pending.numbers
+        packet = session.hops.seal("h2", pending.h2.detach(), lengths, step, numbers, full=True)
+        return Activations(step, session.training, lengths, packet, numbers)
 
     def _backward(self, peer: str, request: Gradients) -> Gradients:
         session = self._session(peer)
         if session.pending is None or request.step != session.step:
             raise ProtocolError(f"device {peer}: gradients of step {request.step} out of turn")
-        h1, h2, lengths = session.pending
-        g2 = session.hops.unseal("g2", request.packet, lengths, request.step)
+        pending = session.pending
+        h1, h2, lengths, numbers = pending.h1, pending.h2, pending.lengths, pending.numbers
+        g2 = session.hops.unseal("g2", request.packet, lengths, request.step, numbers)
         names = session.trunk.adapter_names
         parameters = [session.parameters[name] for name in names]
         g1, *gradients = torch.autograd.grad(h2, [h1, *parameters], g2, allow_unused=True)
@@ -282,7 +335,8 @@ class Edge:
         self._trunks.gather(
             peer, request.step, dict(zip(names, gradients, strict=True)), len(lengths)
         )
-        return Gradients(request.step, session.hops.seal("g1", g1, lengths, request.step))
+        packet = session.hops.seal("g1", g1, lengths, request.step, numbers)
+        return Gradients(request.step, packet)
 
     def _take_update(self, peer: str, request: Update) -> Accepted:
         session, current = self._session(peer), self._current
@@ -303,7 +357,7 @@ class Edge:
                     f"device {peer}: {name} has shape {list(value.shape)}, "
                     f"not {list(current.adapters[name].shape)}"
                 )
-        current.mean.add(request.adapters, request.rows)
+        current.mean.add(unwrap(request.adapters), request.rows)
         self._trunks.contribute(peer, request.rows, current.mean)
         del current.sessions[peer]
         current.finished.add(peer)

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from elsa.core.codec import Codec, HopCodecs, Packet, all_finite, frame_of
+from elsa.core.codec import Codec, HopCodecs, Packet, Stateful, all_finite, frame_of
 from elsa.errors import CodecError
 
 _USABLE = (torch.float32, torch.bfloat16, torch.float16)
@@ -28,15 +28,35 @@ class Hops:
     seed: int
     hidden: int
 
-    def seal(self, hop: Hop, values: Tensor, lengths: Sequence[int], step: int) -> Packet:
-        """Encode [T, D], T the sum of lengths."""
+    def seal(
+        self,
+        hop: Hop,
+        values: Tensor,
+        lengths: Sequence[int],
+        step: int,
+        numbers: Sequence[int] = (),
+        *,
+        full: bool = False,
+    ) -> Packet:
+        """Encode [T, D], T the sum of lengths; if full, so that any peer can decode it."""
         codec: Codec = getattr(self.codecs, hop)
-        return codec.encode(values, frame_of(lengths, self.seed, step, hop))
+        frame = frame_of(lengths, self.seed, step, hop, numbers)
+        if full and isinstance(codec, Stateful):
+            return codec.encode(values, frame, full=True)
+        return codec.encode(values, frame)
 
-    def unseal(self, hop: Hop, packet: Packet, lengths: Sequence[int], step: int) -> Tensor:
+    def unseal(
+        self,
+        hop: Hop,
+        packet: Packet,
+        lengths: Sequence[int],
+        step: int,
+        numbers: Sequence[int] = (),
+    ) -> Tensor:
         """Decode a packet that should hold a tensor [T, D], T the sum of lengths.
 
         Raises:
+            CacheMiss: it builds on what is not held here; ask for it in full.
             CodecError: its shape is another, its dtype none that a model computes in, or it holds
                 NaN or infinity.
         """
@@ -46,7 +66,7 @@ class Hops:
                 f"packet of shape {list(packet.shape)} came where {list(expected)} was due"
             )
         codec: Codec = getattr(self.codecs, hop)
-        values = codec.decode(packet, frame_of(lengths, self.seed, step, hop))
+        values = codec.decode(packet, frame_of(lengths, self.seed, step, hop, numbers))
         if values.dtype not in _USABLE:
             raise CodecError(
                 f"packet of {packet.dtype} came where hidden states or gradients were due; "

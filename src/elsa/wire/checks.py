@@ -33,6 +33,7 @@ def check(message: Message | DeviceReport | DeviceScore) -> None:
         _check_field(f"{kind}.{field.name}", field.name, getattr(message, field.name))
     if isinstance(message, Activations):
         _check_batch(message.lengths, message.packet.shape)
+        _check_numbers(message.numbers, len(message.lengths))
     if isinstance(message, Score | DeviceScore) and message.correct > message.items:
         raise FrameError(f"{kind}.correct = {message.correct} of {message.items} items")
 
@@ -118,6 +119,16 @@ def _check_batch(lengths: Sequence[int], shape: Sequence[int]) -> None:
             f"but the packet holds {shape[0]}"
         )
     check_shape("Activations, padded", (len(lengths), max(lengths), shape[1]))
+
+
+def _check_numbers(numbers: Sequence[int], sequences: int) -> None:
+    if numbers and (len(numbers) != sequences or len(set(numbers)) != sequences):
+        raise FrameError(
+            f"Activations.numbers: {len(set(numbers))} different ones for {sequences} sequences; "
+            "allowed: none, or one for each"
+        )
+    if not all(0 <= number < 2**63 for number in numbers):
+        raise FrameError("Activations.numbers: one is outside of 0 to 2^63 - 1")
 
 
 def _check_text(where: str, text: str) -> None:

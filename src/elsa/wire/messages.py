@@ -7,6 +7,7 @@ Between a device and its edge server the device always asks and the edge answers
                        <-          LocalPlan        adapters of bottom and top
     Activations (h1)   ->                           hop 1, for each local step
                        <-          Activations (h2) hop 2
+    [Resend            ->]                          either may ask for the other's again
     Gradients (g2)     ->                           hop 3
                        <-          Gradients (g1)   hop 4
     Update             ->                           adapters of bottom and top, after L steps
@@ -79,12 +80,29 @@ class Activations:
         training: whether gradients will follow; False in evaluation.
         lengths: tokens of each sequence of the batch.
         packet: encoded hidden states [T, D], T the sum of lengths.
+        numbers: of each sequence, the same whenever it comes again; for codecs that remember.
+            Empty where none does, and in evaluation.
     """
 
     step: int
     training: bool
     lengths: Sequence[int]
     packet: Packet
+    numbers: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Resend:
+    """What came last builds on hidden states that are not held here; send it again, in full.
+
+    An edge server answers with it, and the device sends its activations again; a device asks it,
+    and the edge answers with its own again.
+
+    Attributes:
+        step: local step of the activations meant.
+    """
+
+    step: int
 
 
 @dataclass(frozen=True)
@@ -257,6 +275,7 @@ Message = (
     Ready
     | LocalPlan
     | Activations
+    | Resend
     | Gradients
     | Update
     | Score

@@ -27,6 +27,7 @@ from elsa.wire.messages import (
     Message,
     Ready,
     Refusal,
+    Resend,
     RoundOrder,
     Score,
     Update,
@@ -39,6 +40,7 @@ _KINDS: dict[str, type[Message]] = {
     "ready": Ready,
     "local_plan": LocalPlan,
     "activations": Activations,
+    "resend": Resend,
     "gradients": Gradients,
     "update": Update,
     "accepted": Accepted,
@@ -124,7 +126,7 @@ def _fill(body: Any, message: Message | DeviceReport | DeviceScore) -> None:
                 rows = getattr(body, field.name)
                 for row in value:
                     _fill(rows.add(), row)
-            case "lengths" | "devices":
+            case "lengths" | "numbers" | "devices":
                 getattr(body, field.name).extend(value)
             case _:
                 setattr(body, field.name, value)
@@ -144,7 +146,7 @@ def _read(kind: type[Any], body: Any, payload: bytes) -> Any:
                 values["packet"] = Packet(value.codec, value.dtype, tuple(value.shape), payload)
             case "reports" | "scores":
                 values[field.name] = tuple(_read(_ROWS[field.name], row, b"") for row in value)
-            case "lengths" | "devices":
+            case "lengths" | "numbers" | "devices":
                 values[field.name] = tuple(value)
             case _:
                 values[field.name] = value

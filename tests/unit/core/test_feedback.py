@@ -61,9 +61,13 @@ def test_sketch_of_the_paper_diverges_with_feedback() -> None:
         mean_error(coder, 400)
 
 
-def test_frame_must_number_its_samples() -> None:
+def test_frame_must_number_all_its_samples_or_none() -> None:
+    coder = ErrorFeedback(TopK(4), 10**6)
     with pytest.raises(CodecError, match="samples"):
-        ErrorFeedback(TopK(4), 10**6).encode(VALUES, Frame((3, 3)))
+        coder.encode(VALUES, Frame((3, 3), 0, (1,)))
+    packets = [coder.encode(VALUES, Frame((3, 3))).payload for _ in range(2)]
+    assert packets[0] == packets[1] == TopK(4).encode(VALUES, Frame((3, 3))).payload
+    assert not len(coder.state()["samples"])
 
 
 def test_only_its_own_packets_are_decoded() -> None:

@@ -107,8 +107,8 @@ def test_layers_lie_behind_the_meter(make: Any, sources: Any) -> None:
 
 def test_tensors_and_positions_restore_a_federation(build: Build) -> None:
     one, two = build(), build("run.seed=5")
-    one.devices["device-1"].restore({"step/x": torch.tensor(2.0)}, 7)
-    one.edges["edge-1"].restore({"device-1/step/y": torch.tensor(3.0)})
+    one.devices["device-1"].restore({"step/x": torch.tensor(2.0)}, {}, 7)
+    one.edges["edge-1"].restore({"device-1/step/y": torch.tensor(3.0)}, {})
     two.restore(4, one.tensors(), one.positions())
     assert two.cloud.round == 4
     assert two.positions() == one.positions() == {"device-0": 0, "device-1": 7, "device-2": 0}

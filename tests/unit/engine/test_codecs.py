@@ -48,7 +48,7 @@ def test_a_name_on_the_wire_reads_as_it_was_written() -> None:
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        ("quantise:4", "'quantise' is no stage; allowed: exact alone, float32"),
+        ("quantise:4", "'quantise' is no stage; allowed: exact, fill, temporal alone"),
         ("quantize:5", "bits = 5; allowed: 2, 3, 4, 8"),
         ("quantize:x", "cannot be read"),
         ("quantize", "cannot be read"),
@@ -59,7 +59,7 @@ def test_a_name_on_the_wire_reads_as_it_was_written() -> None:
         ("sketch:3x0", "allowed: 1 or more"),
         ("sketch:1000", "allowed: 1 or more"),
         (f"top:{HIDDEN + 1}", "k"),
-        ("exact+rotate", "exact alone"),
+        ("exact+rotate", "exact, fill, temporal alone"),
         ("", "is no stage"),
     ],
 )

@@ -121,7 +121,11 @@ class World:
     def split(self, bottom: int, top: int) -> Split:
         return Split.of(self.blocks, bottom, top)
 
-    def edge(self, trunks: TrunkAdapters | None = None, codecs: HopCodecs = EXACT) -> Edge:
+    def edge(
+        self,
+        trunks: TrunkAdapters | None = None,
+        codecs: Callable[[], HopCodecs] = lambda: EXACT,
+    ) -> Edge:
         model = EdgeModel(self.blocks, self.hidden, self.longest, self.trunk, seed=0)
         return Edge("edge-0", model, trunks or PerDeviceTrunk(self.optimizer), codecs)
 
@@ -171,13 +175,14 @@ class World:
         cuts: tuple[int, int] = (1, 1),
         seed: int = 0,
         optimizer: OptimizerSettings | None = None,
+        codecs: HopCodecs = EXACT,
     ) -> Device:
         return Device(
             name,
             self.segments(self.split(*cuts)),
             training,
             held_out or Examples([], labels=np.array([], np.int64)),
-            EXACT,
+            codecs,
             DeviceSettings(optimizer or self.optimizer, 4, 3, False, 0, seed),
         )
 

@@ -150,7 +150,7 @@ def test_device_without_training_rows_does_not_train(world: World) -> None:
     with pytest.raises(ProtocolError, match="d0"):
         next(tester.train(0, 0))
     assert world.play(tester.evaluate(7), evaluating(world)).items == 3
-    tester.restore({}, 5)
+    tester.restore({}, {}, 5)
     assert tester.position == 0
 
 
@@ -173,8 +173,8 @@ def test_restored_device_goes_on_as_the_first_would(world: World) -> None:
     first, second, fresh = (world.device("d0", examples) for _ in range(3))
     world.play(first.train(0, 0), training(world))
     kept = {name: value.clone() for name, value in first.moments().items()}
-    second.restore(kept, first.position)
-    fresh.restore({}, first.position)
+    second.restore(kept, {}, first.position)
+    fresh.restore({}, {}, first.position)
     said = []
     for device in (first, second, fresh):
         heard = training(world)

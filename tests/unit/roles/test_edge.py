@@ -176,7 +176,7 @@ def test_moments_go_on_after_a_restart(world: World) -> None:
     first.open(world.order("d0"))
     world.puppet(first).train()
     world.closed(first)
-    second.restore(first.moments())
+    second.restore(first.moments(), {})
     results = []
     for edge in (first, second, world.edge()):
         edge.open(world.order("d0"))

@@ -28,6 +28,7 @@ from elsa.wire.messages import (
     Message,
     Ready,
     Refusal,
+    Resend,
     RoundOrder,
     Score,
     Update,
@@ -63,7 +64,10 @@ def packets(draw: st.DrawFn, rows: int | None = None) -> Packet:
 def activations(draw: st.DrawFn) -> Activations:
     lengths = draw(st.lists(st.integers(1, 5), min_size=1, max_size=5))
     packet = draw(packets(sum(lengths)))
-    return Activations(draw(uint32), draw(st.booleans()), tuple(lengths), packet)
+    count = len(lengths) if draw(st.booleans()) else 0
+    numbers = st.lists(st.integers(0, 2**63 - 1), min_size=count, max_size=count, unique=True)
+    step, training = draw(uint32), draw(st.booleans())
+    return Activations(step, training, tuple(lengths), packet, tuple(draw(numbers)))
 
 
 @st.composite
@@ -87,6 +91,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(LocalPlan, uint32, uint32, uint32, uint32, adapters),
     activations(),
     st.builds(Gradients, uint32, packets()),
+    st.builds(Resend, uint32),
     st.builds(Update, uint32, uint32, adapters, uint64, uint64, finite),
     scores(Score, uint32),
     st.just(Accepted()),
@@ -237,6 +242,12 @@ UPDATE = Update(0, 0, {"a": torch.zeros(2)}, 1, 1, 0.5)
 def test_what_may_not_be_sent_is_refused_by_the_sender(message: Message, says: str) -> None:
     with pytest.raises(FrameError, match=says.replace("[", r"\[")):
         encode(message)
+
+
+@pytest.mark.parametrize("numbers", [(1,), (1, 1), (1, 2, 3), (-1, 2), (1, 2**63)])
+def test_numbers_of_sequences_must_fit_them(numbers: tuple[int, ...]) -> None:
+    with pytest.raises(FrameError, match="numbers"):
+        encode(replace(ACTIVATIONS, numbers=numbers))
 
 
 def test_padding_bomb_is_refused() -> None:

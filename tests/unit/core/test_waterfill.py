@@ -1,0 +1,97 @@
+"""Water-filling: no more bits than the error asks for, and the error is what was asked for."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from elsa.core import gauss
+from elsa.core.codec import Frame
+from elsa.core.waterfill import WaterFill, fewest_bits
+from elsa.errors import CodecError, ConfigError
+
+HIDDEN = 384
+
+
+def tokens(norms: list[float], seed: int = 0) -> Tensor:
+    noise = torch.randn(len(norms), HIDDEN, generator=torch.Generator().manual_seed(seed))
+    return noise / noise.norm(dim=1, keepdim=True) * torch.tensor(norms)[:, None]
+
+
+def left_out(energies: np.ndarray, bits: tuple[int, ...]) -> float:
+    return sum(gauss.distortion(b) * e for b, e in zip(bits, energies, strict=True))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.floats(0.01, 100), min_size=1, max_size=4, unique=True),
+    st.floats(0.1, 0.95),
+)
+def test_no_other_bits_do_with_fewer(energies: list[float], error: float) -> None:
+    known = np.array(energies)
+    allowed = error**2 * known.sum()
+    found = fewest_bits(known, allowed)
+    assert left_out(known, tuple(found)) <= allowed * (1 + 1e-9)
+    fitting = [
+        sum(bits)
+        for bits in itertools.product(range(5), repeat=len(known))
+        if left_out(known, bits) <= allowed
+    ]
+    # Greedy steps of unequal gain may overshoot by the last one; never by more.
+    assert min(fitting) <= found.sum() <= min(fitting) + 1
+
+
+@pytest.mark.parametrize("error", [0.1, 0.2, 0.3, 0.5, 0.8])
+def test_error_is_what_was_asked_for(error: float) -> None:
+    values = tokens([1.0 + 0.1 * n for n in range(100)])
+    coder, frame = WaterFill(error), Frame((100,), 5)
+    back = coder.decode(coder.encode(values, frame), frame)
+    assert float((back - values).norm() / values.norm()) == pytest.approx(error, rel=0.05)
+    assert float(back.norm()) <= float(values.norm())
+
+
+def test_a_few_large_tokens_take_all_the_bits() -> None:
+    values = tokens([1.0] * 4 + [0.01] * 96)
+    coder, frame = WaterFill(0.3), Frame((100,), 5)
+    packet = coder.encode(values, frame)
+    assert len(packet.payload) <= 4 + 38 + 4 * 2 + 4 * HIDDEN * 3 // 8
+    back = coder.decode(packet, frame)
+    assert not back[4:].any()
+    assert float((back - values).norm() / values.norm()) <= 0.35
+
+
+def test_equal_tokens_get_equal_bits_but_for_the_last() -> None:
+    assert set(fewest_bits(np.ones(50), 0.2**2 * 50).tolist()) == {3}
+
+
+def test_error_may_be_a_part_of_something_larger() -> None:
+    values, frame = tokens([1.0] * 10), Frame((10,), 5)
+    coder = WaterFill(0.2)
+    assert len(coder.encode(values, frame, energy=10 / 0.04).payload) == 4 + 4  # nothing needed
+    some = coder.encode(values, frame, energy=20)
+    assert 8 < len(some.payload) < len(coder.encode(values, frame).payload)
+
+
+def test_infinite_energy_is_refused_not_dropped() -> None:
+    values = tokens([1.0, 1.0])
+    values[0, 3] = float("inf")
+    with pytest.raises(CodecError, match="not finite"):
+        WaterFill(0.2).encode(values, Frame((2,), 5), energy=float("inf"))
+
+
+def test_token_of_more_bits_than_there_are_is_refused() -> None:
+    coder, frame = WaterFill(0.2), Frame((1,), 5)
+    packet = coder.encode(tokens([1.0]), frame)
+    broken = packet.payload[:4] + b"\x07" + packet.payload[5:]
+    with pytest.raises(CodecError, match="7 bits; allowed: 0 to 4"):
+        coder.decode(type(packet)(packet.codec, packet.dtype, packet.shape, broken), frame)
+
+
+@pytest.mark.parametrize("error", [0.05, 1.0, -1.0, float("nan")])
+def test_impossible_error_is_refused(error: float) -> None:
+    with pytest.raises(ConfigError, match=r"allowed: 0\.1 to below 1"):
+        WaterFill(error)
