@@ -6,11 +6,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from elsa.core.ragged import mask_of
@@ -31,6 +33,8 @@ CASES: dict[str, tuple[str, Task]] = {
     "gpt2-lm": ("gpt2", CausalLM()),
     "gemma2-lm": ("gemma2", CausalLM()),
     "olmo2-last": ("olmo2", Classification(3, "last")),
+    "bert-frozen": ("bert", Classification(3, "mean")),
+    "gpt2-frozen": ("gpt2", CausalLM()),
 }
 
 # Runs every README's snippet in its own directory; elsa cannot be imported.
@@ -54,23 +58,28 @@ assert not any(name.split(".")[0] == "elsa" for name in sys.modules)
 """
 
 
-def trained(checkpoint: Checkpoint, task: Task) -> dict[str, Tensor]:
+def lora_of(key: str) -> LoraSpec:
+    """In some cases the first block stays as it is."""
+    return replace(LORA, first=1) if key.endswith("frozen") else LORA
+
+
+def trained(checkpoint: Checkpoint, task: Task, lora: LoraSpec = LORA) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(7)
     return {
         name: value + 0.3 * torch.randn(value.shape, generator=generator)
-        for name, value in initial_adapters(checkpoint, task, LORA, seed=0).items()
+        for name, value in initial_adapters(checkpoint, task, lora, seed=0).items()
     }
 
 
-def logits_of(directory: Path, task: Task) -> tuple[Tensor, Tensor]:
+def logits_of(directory: Path, task: Task, lora: LoraSpec) -> tuple[Tensor, Tensor]:
     """Logits of the whole model on TEXTS, and the mask."""
     checkpoint, tokenizer = open_checkpoint(directory), load_tokenizer(directory)
     encodings = tokenizer.encode(TEXTS, max_tokens=64)
     mask = mask_of([len(encoding.input_ids) for encoding in encodings])
     ids = torch.full(mask.shape, tokenizer.pad_id)
     ids[mask.bool()] = torch.cat([torch.from_numpy(e.input_ids).long() for e in encodings])
-    whole = build_whole(checkpoint, task, LORA)
-    whole.bind(trained(checkpoint, task))
+    whole = build_whole(checkpoint, task, lora)
+    whole.bind(trained(checkpoint, task, lora))
     with torch.no_grad():
         return whole(ids, mask), mask
 
@@ -85,7 +94,8 @@ def exported(
     for key, (name, task) in CASES.items():
         checkpoint = open_checkpoint(tiny(name))
         names = ["red", "green", "blue"] if isinstance(task, Classification) else []
-        arguments = (trained(checkpoint, task), checkpoint, task, LORA)
+        lora = lora_of(key)
+        arguments = (trained(checkpoint, task, lora), checkpoint, task, lora)
         directories[key] = export_adapter(*arguments, root / key, label_names=names)
         directories[f"{key}-merged"] = export_merged(
             *arguments, root / f"{key}-merged", label_names=names
@@ -108,7 +118,7 @@ def test_adapter_alone_gives_the_same_logits(
     tiny: Callable[[str], Path], exported: dict[str, Path], key: str
 ) -> None:
     name, task = CASES[key]
-    expected, mask = logits_of(tiny(name), task)
+    expected, mask = logits_of(tiny(name), task, lora_of(key))
     got = torch.from_numpy(np.load(exported[key] / "logits.npy"))
     real = mask.bool() if isinstance(task, CausalLM) else slice(None)
     # Pooled before or after the head: the same sum in another order.
@@ -120,11 +130,22 @@ def test_merged_model_gives_the_same_logits(
     tiny: Callable[[str], Path], exported: dict[str, Path], key: str
 ) -> None:
     name, task = CASES[key]
-    expected, mask = logits_of(tiny(name), task)
+    expected, mask = logits_of(tiny(name), task, lora_of(key))
     got = torch.from_numpy(np.load(exported[f"{key}-merged"] / "logits.npy"))
     real = mask.bool() if isinstance(task, CausalLM) else slice(None)
     # W + BA is rounded once, W x + B A x twice.
     torch.testing.assert_close(got[real], expected[real], rtol=1e-4, atol=1e-4)
+
+
+def test_frozen_blocks_are_not_in_the_adapter(exported: dict[str, Path]) -> None:
+    config = json.loads((exported["bert-frozen"] / "adapter_config.json").read_text())
+    assert config["layers_to_transform"] == [1, 2, 3]
+    assert not any(".layer.0." in name for name in trained_names(exported["bert-frozen"]))
+
+
+def trained_names(directory: Path) -> list[str]:
+    with safe_open(directory / "adapter_model.safetensors", "pt") as file:
+        return list(file.keys())
 
 
 def test_directory_says_what_it_holds(exported: dict[str, Path]) -> None:

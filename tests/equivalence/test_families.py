@@ -150,7 +150,7 @@ def plain(directory: Path, checkpoint: Checkpoint, task: Task) -> nn.Module:
     else:
         model = AutoModel.from_pretrained(directory, **options)
     heads = [family.head] if isinstance(task, Classification) and family.token_classes else None
-    return get_peft_model(model, lora_config(family, LORA, modules_to_save=heads)).eval()
+    return get_peft_model(model, lora_config(family, LORA, 0, modules_to_save=heads)).eval()
 
 
 def library_logits(

@@ -29,6 +29,7 @@ from elsa.engine.clock import device_speeds
 from elsa.engine.federation import Federation
 from elsa.engine.simulate import Simulation
 from elsa.model.checkpoint import Checkpoint, open_checkpoint
+from elsa.model.families import Pooling
 from elsa.model.segments import (
     build_bottom,
     build_top,
@@ -63,22 +64,22 @@ BERT = CASES[0]
 class Parts:
     """A tiny model, whole and in pieces."""
 
-    def __init__(self, checkpoint: Checkpoint, task: Task) -> None:
+    def __init__(self, checkpoint: Checkpoint, task: Task, lora: LoraSpec = LORA) -> None:
         self.checkpoint, self.task = checkpoint, task
-        self.trunk = cache(lambda split: build_trunk(checkpoint, split, task, LORA))
+        self.trunk = cache(lambda split: build_trunk(checkpoint, split, task, lora))
         self.segments = cache(
             lambda split: Segments(
                 split,
                 checkpoint.hidden_size,
-                build_bottom(checkpoint, split, task, LORA),
-                build_top(checkpoint, split, task, LORA),
+                build_bottom(checkpoint, split, task, lora),
+                build_top(checkpoint, split, task, lora),
             )
         )
-        self.whole = build_whole(checkpoint, task, LORA)
+        self.whole = build_whole(checkpoint, task, lora)
         generator = torch.Generator().manual_seed(5)
         self.adapters: Adapters = {  # far from their start, so that every gradient is there
             name: value + 0.3 * torch.randn(value.shape, generator=generator)
-            for name, value in initial_adapters(checkpoint, task, LORA, seed=1).items()
+            for name, value in initial_adapters(checkpoint, task, lora, seed=1).items()
         }
 
     def split(self, cuts: tuple[int, int]) -> Split:
@@ -221,6 +222,60 @@ def test_bytes_of_a_step_are_those_of_the_tokens(parts_of: PartsOf) -> None:
             flow = federation.meter.total(kind=kind, direction=direction)
             assert flow.frames == 2
             assert states < flow.bytes < states + 2 * 100
+
+
+@pytest.mark.parametrize("cuts", [(1, 1), (2, 0)], ids=str)
+def test_above_a_frozen_bottom_all_trains_as_in_the_unsplit_model(
+    tiny: Tiny, cuts: tuple[int, int]
+) -> None:
+    """Nothing comes back over hop 4, and with memory each text's h1 is sent once."""
+    parts = Parts(open_checkpoint(tiny("bert")), BERT[1], replace(LORA, first=cuts[0]))
+    examples = parts.examples(10)
+    federation = parts.federation({"edge-0": [parts.device("d", examples, cuts)]})
+    simulation, central, adapters = (
+        Simulation(federation),
+        Central(parts, examples),
+        parts.adapters,
+    )
+    for _ in range(2):
+        (report,) = simulation.train_round()
+        adapters, _ = central.train(adapters)
+        assert report.lost == ""
+        assert differing(federation.cloud.adapters, adapters) == []
+    assert not any(f".layer.{block}." in name for name in adapters for block in range(cuts[0]))
+    assert federation.meter.total(kind="Gradients", direction="down").frames == 0
+    assert federation.meter.total(kind="Gradients", direction="up").frames == 2 * STEPS
+
+
+def test_below_a_frozen_bottom_a_text_is_sent_once(tiny: Tiny) -> None:
+    parts = Parts(open_checkpoint(tiny("bert")), BERT[1], replace(LORA, first=1))
+    device = parts.device("d", parts.examples(12), codecs=remembering())
+    simulation = Simulation(parts.federation({"edge-0": [device]}, codecs=remembering))
+    sizes = []
+    for _ in range(2):
+        simulation.train_round()  # an epoch
+        flow = simulation.federation.meter.total(kind="Activations", direction="up")
+        sizes.append(flow.bytes)
+    assert sizes[1] - sizes[0] < STEPS * 120 < sizes[0] / 2
+
+
+@pytest.mark.parametrize("pooling", ["cls", "last", "mean"])
+def test_without_blocks_above_the_cut_one_row_a_text_goes_down(
+    tiny: Tiny, pooling: Pooling
+) -> None:
+    parts = Parts(open_checkpoint(tiny("bert")), Classification(3, pooling))
+    examples = parts.examples(8)
+    federation = parts.federation({"edge-0": [parts.device("d", examples, (1, 0))]}, steps=2)
+    (report,) = Simulation(federation).train_round()
+    expected, loss = Central(parts, examples).train(parts.adapters, steps=2)
+    assert report.loss == loss
+    assert differing(federation.cloud.adapters, expected) == []
+    hidden, meter = parts.checkpoint.hidden_size, federation.meter
+    for kind, direction in (("Activations", "down"), ("Gradients", "up")):
+        flow = meter.total(kind=kind, direction=direction)
+        assert 8 * hidden * 4 < flow.bytes < 8 * hidden * 4 + 2 * 120
+        # What the same exchange takes plainly is reckoned with all tokens.
+        assert flow.padded == meter.total(kind="Activations", direction="up").padded
 
 
 @pytest.mark.parametrize("optimizer", [KEEP, RESET], ids=["keep", "reset"])

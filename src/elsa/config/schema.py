@@ -81,6 +81,8 @@ class Split(Section):
 
     bottom: Count = 1
     top: Annotated[int, Field(ge=0)] = 1
+    freeze_bottom: bool = False
+    """No adapters below the first cut."""
 
 
 class Adapter(Section):

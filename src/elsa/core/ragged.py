@@ -5,9 +5,13 @@ Sequences are padded on the right, so positions always count from 0.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+Reach = Literal["all", "first", "last", "mean"]
+"""What is used of each sequence: every token, one of them, or their mean."""
 
 
 def mask_of(lengths: Sequence[int], width: int | None = None) -> Tensor:
@@ -33,3 +37,22 @@ def unpack(packed: Tensor, index: Tensor, batch: int, width: int) -> Tensor:
         return packed.view(batch, width, -1)
     padded = packed.new_zeros(batch * width, packed.shape[1])
     return padded.index_copy(0, index, packed).view(batch, width, -1)
+
+
+def reached(padded: Tensor, lengths: Sequence[int], reach: Reach) -> Tensor:
+    """[B, S, D] -> what is used of it: all tokens [T, D], or one row a sequence [B, D]."""
+    width = padded.shape[1]
+    if reach == "all":
+        return pack(padded, flat_index(lengths, width))
+    if reach == "first":
+        return padded[:, 0]
+    sizes = torch.as_tensor(lengths)
+    if reach == "last":
+        return padded[torch.arange(len(padded)), sizes - 1]
+    weights = mask_of(lengths, width) / sizes[:, None]
+    return torch.bmm(weights[:, None].to(padded.dtype), padded)[:, 0]
+
+
+def reached_lengths(lengths: Sequence[int], reach: Reach) -> Sequence[int]:
+    """Rows of each sequence in what `reached` gives."""
+    return lengths if reach == "all" else (1,) * len(lengths)

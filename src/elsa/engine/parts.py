@@ -108,7 +108,9 @@ def load_model(config: Config, labels: int, directory: Path) -> ModelParts:
         pooling = config.model.pooling
         task = Classification(labels, checkpoint.family.pooling if pooling == "auto" else pooling)
     adapter = config.adapter
-    return ModelParts(checkpoint, task, LoraSpec(adapter.rank, adapter.alpha, adapter.targets))
+    first = config.split.bottom if config.split.freeze_bottom else 0
+    lora = LoraSpec(adapter.rank, adapter.alpha, adapter.targets, first)
+    return ModelParts(checkpoint, task, lora)
 
 
 def load_text(config: Config, say: Say) -> Text:

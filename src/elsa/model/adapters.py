@@ -9,6 +9,7 @@ import hashlib
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -59,8 +60,8 @@ def part_names(names: Sequence[str], split: Split, part: Part) -> list[str]:
     ]
 
 
-def lora_config(family: Family, lora: LoraSpec, **fields: Any) -> LoraConfig:
-    """PEFT's config of these adapters."""
+def lora_config(family: Family, lora: LoraSpec, blocks: int, **fields: Any) -> LoraConfig:
+    """PEFT's config of these adapters, for a model of so many blocks."""
     alpha = int(lora.alpha) if float(lora.alpha).is_integer() else lora.alpha
     return LoraConfig(
         r=lora.rank,
@@ -68,16 +69,24 @@ def lora_config(family: Family, lora: LoraSpec, **fields: Any) -> LoraConfig:
         target_modules=list(lora.targets or family.targets),
         lora_dropout=0.0,
         fan_in_fan_out=family.transposed,
+        layers_to_transform=list(range(lora.first, blocks)) if lora.first else None,
         **fields,
     )
 
 
-def inject(layers: nn.ModuleList, family: Family, lora: LoraSpec) -> None:
+def inject(blocks: nn.ModuleList, start: int, family: Family, lora: LoraSpec) -> None:
     """Wrap the target layers of these blocks; the adapters stay on the meta device.
+
+    Args:
+        blocks: to wrap, but for those that stay frozen.
+        start: number of the first of them in the model.
+        family: of the model.
+        lora: the adapters.
 
     Raises:
         AdapterError: a target is in none of the blocks.
     """
+    layers = nn.ModuleList(list(blocks)[max(lora.first - start, 0) :])
     if not len(layers):
         return
     linear = [
@@ -92,7 +101,8 @@ def inject(layers: nn.ModuleList, family: Family, lora: LoraSpec) -> None:
                 f"adapter.targets: '{target}' is no linear layer of a '{family.model_type}' "
                 f"block; allowed: {', '.join(allowed)}, or their last names"
             )
-    inject_adapter_in_model(lora_config(family, lora), layers, _ADAPTER, low_cpu_mem_usage=True)
+    config = lora_config(family, replace(lora, first=0), len(layers))
+    inject_adapter_in_model(config, layers, _ADAPTER, low_cpu_mem_usage=True)
     for module in layers.modules():
         if isinstance(module, LoraLayer):
             # Under autocast the product is taken in bfloat16 anyway; without, dtypes agree.

@@ -61,6 +61,7 @@ def export_adapter(
     config = lora_config(
         family,
         lora,
+        checkpoint.blocks,
         task_type=kind,
         modules_to_save=saved,
         base_model_name_or_path=base,
@@ -118,7 +119,7 @@ def export_merged(
     dtype = checkpoint.config.dtype or torch.float32
     with quiet(), replaced_folder(Path(out_dir)) as made:
         plain = loader.from_pretrained(checkpoint.directory, **options)
-        wrapped = get_peft_model(plain, lora_config(family, lora))
+        wrapped = get_peft_model(plain, lora_config(family, lora, checkpoint.blocks))
         set_peft_model_state_dict(
             wrapped, {name: value for name, value in tensors.items() if name not in head}
         )

@@ -86,7 +86,7 @@ class Segment(nn.Module):
             )
             for name, module, leaf in slots:
                 module._parameters[leaf] = nn.Parameter(read[name], requires_grad=False)
-        adapters.inject(self._layers(), family, lora)
+        adapters.inject(self._layers(), blocks.start, family, lora)
         self._collect()
 
     def bind(self, adapter: Mapping[str, Tensor]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from elsa.core.ragged import Reach
 from elsa.core.split import Split
 from elsa.errors import SplitError
 from elsa.model import adapters, heads
@@ -74,6 +75,17 @@ class _Ended(Segment):
 
 class Top(_Ended):
     """The last q blocks, the final norm and the head."""
+
+    @property
+    def reach(self) -> Reach:
+        """What it uses of h2: with q = 0 one row a text may do, as pooling then comes first."""
+        if len(self.blocks) or not isinstance(self.task, Classification):
+            return "all"
+        pooling = self.task.pooling
+        if pooling == "mean":
+            plain = not self.checkpoint.family.final_norm and self.prediction is None
+            return "mean" if plain else "all"
+        return "first" if pooling == "cls" else "last"
 
     def forward(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
         """h2 [B, S, D] -> logits, [B, C] for classification or [B, S, V] for a causal LM."""

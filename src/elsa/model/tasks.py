@@ -37,8 +37,10 @@ class LoraSpec:
         rank: r, rows of A and columns of B.
         alpha: numerator of the scale.
         targets: names of linear layers inside a block; empty takes the family's default.
+        first: number of the first block with adapters; those before it stay frozen.
     """
 
     rank: int
     alpha: float
     targets: tuple[str, ...] = ()
+    first: int = 0

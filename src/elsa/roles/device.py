@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from elsa.core.codec import HopCodecs
-from elsa.core.ragged import flat_index, pack, unpack
+from elsa.core.ragged import flat_index, pack, reached_lengths, unpack
 from elsa.core.score import Tally, tally
 from elsa.core.split import Split
 from elsa.core.ssop import Rotation, Rotations
@@ -196,7 +196,9 @@ class Device:
 
     def _ready(self, round_: int, edge_round: int) -> Exchange[LocalPlan]:
         split = self.segments.split
-        plan = expect(LocalPlan, (yield Ready(round_, edge_round, split.bottom, split.top)))
+        frozen = not self.segments.bottom.adapter_names
+        ready = Ready(round_, edge_round, split.bottom, split.top, frozen, self.segments.top.reach)
+        plan = expect(LocalPlan, (yield ready))
         if (plan.round, plan.edge_round) != (round_, edge_round):
             raise ProtocolError(
                 f"plan of round {plan.round}.{plan.edge_round} came "
@@ -229,7 +231,11 @@ class Device:
     def _top(self, batch: Batch, index: Tensor, learner: Learner, h2: Tensor) -> Tensor:
         self.segments.top.bind(learner.parameters)
         rows, width = batch.input_ids.shape
-        logits: Tensor = self.segments.top(unpack(h2, index, rows, width), batch.mask)
+        logits: Tensor
+        if self.segments.top.reach == "all":
+            logits = self.segments.top(unpack(h2, index, rows, width), batch.mask)
+        else:
+            logits = self.segments.top(h2[:, None])
         return logits
 
     def _step(
@@ -245,14 +251,21 @@ class Device:
         if h2.grad is None:
             raise ProtocolError(f"device {self.name}: the loss does not depend on the trunk")
         numbers = self._numbers(batch)
-        g2 = hops.seal("g2", h2.grad, batch.lengths, step, numbers)
-        reply = expect(Gradients, (yield Gradients(step, g2)))
-        _check_step(reply, step)
-        g1 = hops.unseal("g1", reply.packet, batch.lengths, step, numbers)
+        g2 = hops.seal("g2", h2.grad, self._reached(batch), step, numbers)
+        reply = yield Gradients(step, g2)
         if h1.requires_grad:
+            back = expect(Gradients, reply)
+            _check_step(back, step)
+            g1 = hops.unseal("g1", back.packet, batch.lengths, step, numbers)
             torch.autograd.backward(h1, g1)
+        else:
+            expect(Accepted, reply)
         learner.step()
         return float(loss.detach())
+
+    def _reached(self, batch: Batch) -> Sequence[int]:
+        """Rows of each text at the second cut."""
+        return reached_lengths(batch.lengths, self.segments.top.reach)
 
     def _pass_trunk(
         self, step: int, batch: Batch, h1: Tensor, hops: Hops, *, training: bool
@@ -264,12 +277,12 @@ class Device:
         if isinstance(reply, Resend):
             packet = hops.seal("h1", h1, lengths, step, numbers, full=True)
             reply = yield Activations(step, training, lengths, packet, numbers)
-        answer = _answer_to(step, reply)
+        answer, down = _answer_to(step, reply), self._reached(batch)
         try:
-            return hops.unseal("h2", answer.packet, lengths, step, numbers)
+            return hops.unseal("h2", answer.packet, down, step, numbers)
         except CacheMiss:
             answer = _answer_to(step, (yield Resend(step)))
-            return hops.unseal("h2", answer.packet, lengths, step, numbers)
+            return hops.unseal("h2", answer.packet, down, step, numbers)
 
 
 def _answer_to(step: int, reply: Message) -> Activations:

@@ -14,13 +14,21 @@ round; the others are not touched. Shapes: T tokens of a batch without padding, 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast, get_args
 
 import torch
 from torch import Tensor, nn
 
 from elsa.core.aggregate import WeightedMean
 from elsa.core.codec import HopCodecs
-from elsa.core.ragged import flat_index, mask_of, pack, unpack
+from elsa.core.ragged import (
+    Reach,
+    flat_index,
+    mask_of,
+    reached,
+    reached_lengths,
+    unpack,
+)
 from elsa.core.split import Split
 from elsa.errors import AdapterError, CacheMiss, CodecError, ProtocolError
 from elsa.model.segments import Trunk
@@ -69,11 +77,12 @@ class EdgeModel:
 
 @dataclass(frozen=True)
 class _Pending:
-    """A forward pass whose backward pass is due: hidden states [T, D] at both cuts."""
+    """A forward pass whose backward pass is due: hidden states at both cuts, rows of each text."""
 
     h1: Tensor
     h2: Tensor
     lengths: Sequence[int]
+    down: Sequence[int]
     numbers: Sequence[int]
 
 
@@ -84,6 +93,8 @@ class _Session:
     training: bool
     device_names: frozenset[str]
     hops: Hops
+    frozen: bool
+    reach: Reach
     step: int = 0
     pending: _Pending | None = None
 
@@ -250,8 +261,16 @@ class Edge:
                 name: nn.Parameter(current.adapters[name], requires_grad=False) for name in names
             }
         seed = self._session_seed(peer, training=training)
+        if request.reach not in get_args(Reach):
+            raise ProtocolError(
+                f"device {peer} asks for '{request.reach}' of each sequence; "
+                f"allowed: {', '.join(get_args(Reach))}"
+            )
+        reach = cast(Reach, request.reach)
         hops = Hops(self._codecs_of(peer), seed, self._model.hidden)
-        current.sessions[peer] = _Session(trunk, parameters, training, frozenset(own), hops)
+        current.sessions[peer] = _Session(
+            trunk, parameters, training, frozenset(own), hops, request.frozen, reach
+        )
         steps = current.order.local_steps if isinstance(current.order, RoundOrder) else 0
         sent = wrap(own, self._model.sent)
         return LocalPlan(request.round, request.edge_round, steps, seed, sent)
@@ -297,34 +316,40 @@ class Edge:
         index, mask = flat_index(lengths, width), mask_of(lengths, width)
         session.trunk.bind(session.parameters)
         with torch.set_grad_enabled(session.training):
-            h1.requires_grad_(session.training)
-            h2 = pack(session.trunk(unpack(h1, index, rows, width), mask), index)
+            h1.requires_grad_(session.training and not session.frozen)
+            out = session.trunk(unpack(h1, index, rows, width), mask)
+            h2, down = (
+                reached(out, lengths, session.reach),
+                reached_lengths(lengths, session.reach),
+            )
         if session.training:
-            session.pending = _Pending(h1, h2, lengths, numbers)
+            session.pending = _Pending(h1, h2, lengths, down, numbers)
         else:
             session.step += 1
-        packet = session.hops.seal("h2", h2.detach(), lengths, request.step, numbers)
-        return Activations(request.step, request.training, lengths, packet, numbers)
+        packet = session.hops.seal("h2", h2.detach(), down, request.step, numbers)
+        return Activations(request.step, request.training, down, packet, numbers)
 
     def _send_again(self, peer: str, request: Resend) -> Activations:
         session = self._session(peer)
         pending, step = session.pending, session.step
         if pending is None or request.step != step:
             raise ProtocolError(f"device {peer}: nothing of step {request.step} to send again")
-        lengths, numbers = pending.lengths, pending.numbers
-        packet = session.hops.seal("h2", pending.h2.detach(), lengths, step, numbers, full=True)
-        return Activations(step, session.training, lengths, packet, numbers)
+        down, numbers = pending.down, pending.numbers
+        packet = session.hops.seal("h2", pending.h2.detach(), down, step, numbers, full=True)
+        return Activations(step, session.training, down, packet, numbers)
 
-    def _backward(self, peer: str, request: Gradients) -> Gradients:
+    def _backward(self, peer: str, request: Gradients) -> Gradients | Accepted:
         session = self._session(peer)
         if session.pending is None or request.step != session.step:
             raise ProtocolError(f"device {peer}: gradients of step {request.step} out of turn")
         pending = session.pending
-        h1, h2, lengths, numbers = pending.h1, pending.h2, pending.lengths, pending.numbers
-        g2 = session.hops.unseal("g2", request.packet, lengths, request.step, numbers)
+        h1, numbers = pending.h1, pending.numbers
+        g2 = session.hops.unseal("g2", request.packet, pending.down, request.step, numbers)
         names = session.trunk.adapter_names
         parameters = [session.parameters[name] for name in names]
-        g1, *gradients = torch.autograd.grad(h2, [h1, *parameters], g2, allow_unused=True)
+        wanted = parameters if session.frozen else [*parameters, h1]
+        found = torch.autograd.grad(pending.h2, wanted, g2, allow_unused=True)
+        gradients = found[: len(parameters)]
         # AdamW squares them; one that overflows would spoil a trunk that others share.
         if not all(bool(torch.isfinite(g.square().sum())) for g in gradients if g is not None):
             raise CodecError(
@@ -333,9 +358,11 @@ class Edge:
         session.pending = None
         session.step += 1
         self._trunks.gather(
-            peer, request.step, dict(zip(names, gradients, strict=True)), len(lengths)
+            peer, request.step, dict(zip(names, gradients, strict=True)), len(pending.lengths)
         )
-        packet = session.hops.seal("g1", g1, lengths, request.step, numbers)
+        if session.frozen:
+            return Accepted()
+        packet = session.hops.seal("g1", found[-1], pending.lengths, request.step, numbers)
         return Gradients(request.step, packet)
 
     def _take_update(self, peer: str, request: Update) -> Accepted:

@@ -45,12 +45,17 @@ class Ready:
         edge_round: edge round inside it, from 0.
         bottom: p, blocks it holds below the first cut.
         top: q, blocks it holds above the second cut.
+        frozen: whether nothing learns below the first cut; hop 4 is then no gradient, but Accepted.
+        reach: what it needs of each sequence at the second cut: "all" tokens, the "first" or
+            "last" one, or their "mean"; hops 2 and 3 carry only that.
     """
 
     round: int
     edge_round: int
     bottom: int
     top: int
+    frozen: bool = False
+    reach: str = "all"
 
 
 @dataclass(frozen=True)

@@ -128,10 +128,10 @@ class Meter:
 
     def _padded(self, passage: Passage) -> int:
         match passage.message:
-            case Activations(lengths=lengths, packet=packet):
+            case Activations(lengths=lengths, packet=packet) if passage.direction == "up":
                 self._batches[passage.link] = (len(lengths), max(lengths))
                 values = len(lengths) * max(lengths) * packet.shape[1]
-            case Gradients(packet=packet):  # of the shape of that step's activations
+            case Activations(packet=packet) | Gradients(packet=packet):  # all of that step's tokens
                 rows, width = self._batches.get(passage.link, (1, packet.shape[0]))
                 values = rows * width * packet.shape[1]
             case LocalPlan() | Update() | RoundOrder() | EdgeUpdate() | EvaluationOrder() as held:
