@@ -124,7 +124,7 @@ class Parts:
         return Federation(
             config=config,
             cloud=Cloud(self.adapters, assignment, Schedule(edge_rounds, steps, 1.0, seed=0)),
-            edges={name: Edge(name, model, kind(optimizer), codecs) for name in groups},
+            edges={name: Edge(name, model, kind(optimizer), lambda _: codecs()) for name in groups},
             devices=devices,
             testers={},
             speeds=device_speeds(config.network, list(devices), seed=0),

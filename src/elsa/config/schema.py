@@ -115,6 +115,8 @@ class Wire(Section):
     g1: str = ""
     adapters: Literal["", "float32", "bfloat16"] = ""
     """Type in which adapters travel; "" takes the preset's."""
+    folder: str = ""
+    """Where codecs remember on disk; empty remembers in memory."""
 
 
 class SsOp(Section):

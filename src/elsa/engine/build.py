@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 
 from elsa.config.schema import Config
+from elsa.core.codec import HopCodecs
 from elsa.core.secret import SecretSeed
 from elsa.core.split import Split
 from elsa.core.ssop import check_rank
@@ -15,6 +16,7 @@ from elsa.data.batches import Examples
 from elsa.data.partition import partition
 from elsa.engine.clock import device_speeds
 from elsa.engine.codecs import adapters_sent, hop_codecs
+from elsa.engine.directions import public_directions
 from elsa.engine.federation import Federation
 from elsa.engine.parts import (
     ModelParts,
@@ -97,8 +99,8 @@ def build_federation(config: Config, sources: Sources, layers: Sequence[Layer] =
         seed,
         adapters_sent(config.wire),
     )
-    new_codecs = partial(hop_codecs, config.wire, model.checkpoint.hidden_size)
-    new_codecs()  # so that words that are no codec are refused here
+    directions = public_directions(config, model, sources.tokenizer)
+    codecs_of = partial(hop_codecs, config.wire, model.checkpoint.hidden_size, directions)
     meter = Meter()
     return Federation(
         config=config,
@@ -114,11 +116,16 @@ def build_federation(config: Config, sources: Sources, layers: Sequence[Layer] =
             adapters_sent(config.wire),
         ),
         edges={
-            name: Edge(name, edge_model, _TRUNKS[config.federation.trunk](optimizer), new_codecs)
+            name: Edge(
+                name,
+                edge_model,
+                _TRUNKS[config.federation.trunk](optimizer),
+                _below(name, codecs_of),
+            )
             for name in edge_names
         },
-        devices=_devices(config, sources, split, names, optimizer),
-        testers={edge_names[0]: [_tester(config, sources, split, optimizer)]},
+        devices=_devices(config, sources, split, names, optimizer, codecs_of),
+        testers={edge_names[0]: [_tester(config, sources, split, optimizer, codecs_of)]},
         speeds=device_speeds(config.network, names, seed),
         shape=model.shape(split),
         meter=meter,
@@ -132,12 +139,18 @@ def digests_of(sources: Sources) -> tuple[dict[str, str], dict[str, str]]:
     return digests(sources.model.checkpoint.directory), rows
 
 
+def _below(edge: str, codecs_of: Callable[[str], HopCodecs]) -> Callable[[str], HopCodecs]:
+    """The codecs of an edge, by device."""
+    return lambda device: codecs_of(f"{edge}/{device}")
+
+
 def _devices(
     config: Config,
     sources: Sources,
     split: Split,
     names: Sequence[str],
     optimizer: OptimizerSettings,
+    codecs_of: Callable[[str], HopCodecs],
 ) -> dict[str, Device]:
     table, seed = sources.text.train, config.run.seed
     shares = partition(
@@ -160,19 +173,25 @@ def _devices(
             sources.model.segments(split),
             examples.take(order[kept_back:]),
             examples.take(order[:kept_back]),
-            hop_codecs(config.wire, sources.model.checkpoint.hidden_size),
+            codecs_of(name),
             _settings(config, sources, optimizer, name, number),
         )
     return devices
 
 
-def _tester(config: Config, sources: Sources, split: Split, optimizer: OptimizerSettings) -> Device:
+def _tester(
+    config: Config,
+    sources: Sources,
+    split: Split,
+    optimizer: OptimizerSettings,
+    codecs_of: Callable[[str], HopCodecs],
+) -> Device:
     return Device(
         TESTER,
         sources.model.segments(split),
         Examples([]),
         encode(sources.text.test, sources.tokenizer, config),
-        hop_codecs(config.wire, sources.model.checkpoint.hidden_size),
+        codecs_of(TESTER),
         _settings(config, sources, optimizer, TESTER, config.federation.devices),
     )
 

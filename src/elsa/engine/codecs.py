@@ -10,6 +10,7 @@ first and one coder last: "rotate+quantize:4:token:gauss". A codec's name on the
 | quantize | bits : block or token : uniform or gauss : nearest or stochastic | coder: few bits |
 | top | k | coder: the k largest values of a token |
 | feedback | | first of all: adds what a sample's last packet left out to its next |
+| subspace | r | before stages: r public directions at 8 bits, the stages code the rest |
 | rotate | | transform: a random rotation, for quantize |
 | center | token or batch | transform: sends the mean apart |
 | sketch | ratio, or Y x Z : shrink | transform: the paper's count sketch |
@@ -18,6 +19,8 @@ first and one coder last: "rotate+quantize:4:token:gauss". A codec's name on the
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from elsa.config.schema import Wire
@@ -29,13 +32,14 @@ from elsa.core.hadamard import Rotate
 from elsa.core.quantize import Quantize
 from elsa.core.sketch import Center, CountSketch
 from elsa.core.sparse import TopK
+from elsa.core.subspace import SubspaceCoder
 from elsa.core.temporal import Temporal
 from elsa.core.waterfill import WaterFill
+from elsa.engine.directions import Directions
 from elsa.errors import ConfigError
 from elsa.roles.parcel import Sent
 
 EXACT = "exact"
-FEEDBACK = "feedback+"
 HOPS = ("h1", "h2", "g2", "g1")
 SKETCH_ROWS = 3
 """Y of a sketch that is given by its ratio alone."""
@@ -54,8 +58,33 @@ _ADAPTERS: dict[str, Sent] = {"balanced": "bfloat16", "tiny": "bfloat16"}
 """How adapters travel, by preset, where not as they are."""
 
 
-def hop_codecs(wire: Wire, hidden: int) -> HopCodecs:
-    """The codecs of a model of hidden size D = `hidden`: the preset's, or a hop's own.
+@dataclass(frozen=True)
+class Place:
+    """Where a codec is to work.
+
+    Attributes:
+        hop: "h1", "h2", "g2" or "g1".
+        hidden: D.
+        directions: public ones, for subspace; None where there are none.
+        folder: where to remember on disk; None remembers in memory.
+    """
+
+    hop: str
+    hidden: int
+    directions: Directions | None = None
+    folder: Path | None = None
+
+
+def hop_codecs(
+    wire: Wire, hidden: int, directions: Directions | None = None, owner: str = ""
+) -> HopCodecs:
+    """The codecs of one end: the preset's, or a hop's own.
+
+    Args:
+        wire: what was chosen.
+        hidden: D.
+        directions: public ones, for subspace.
+        owner: whose they are; names the folder below `wire.folder`, if that is set.
 
     Raises:
         ConfigError: a hop's words are no codec, or do not go with D.
@@ -64,12 +93,14 @@ def hop_codecs(wire: Wire, hidden: int) -> HopCodecs:
     made: dict[str, Codec] = {}
     for hop, words in chosen.items():
         try:
-            made[hop] = parse(words, hidden)
-            if hop in ("g2", "g1") and isinstance(made[hop], Temporal):
-                raise ConfigError("temporal is for h1 and h2; take fill for gradients")
+            folder = Path(wire.folder) / owner / hop if wire.folder else None
+            made[hop] = parse(words, Place(hop, hidden, directions, folder))
         except ConfigError as error:
             raise ConfigError(f"wire.{hop} = '{words}': {error}") from error
     return HopCodecs(**made)
+
+
+Make = Callable[[Sequence[str], Place], Any]
 
 
 def adapters_sent(wire: Wire) -> Sent:
@@ -77,22 +108,26 @@ def adapters_sent(wire: Wire) -> Sent:
     return wire.adapters if wire.adapters else _ADAPTERS.get(wire.preset, "float32")
 
 
-def parse(words: str, hidden: int) -> Codec:
-    """The codec that the words describe, for tensors [T, hidden].
+def parse(words: str, place: Place) -> Codec:
+    """The codec that the words describe.
 
     Raises:
         ConfigError: an unknown stage, wrong arguments, or stages that do not go together.
     """
     name, *arguments = words.split(":")
     if alone := _ALONE.get(name):
-        made: Codec = _built(alone, arguments, hidden, words)
+        made: Codec = _built(alone, arguments, place, words)
         return made
-    if words.startswith(FEEDBACK):
-        inner = parse(words.removeprefix(FEEDBACK), hidden)
+    first, _, rest = words.partition("+")
+    if first.split(":")[0] in _OUTER:
+        inner = parse(rest, place)
         if not isinstance(inner, Coder):
-            raise ConfigError(f"'{FEEDBACK}' goes before stages, not before '{inner.name}'")
-        return ErrorFeedback(inner, REMEMBERED * 10**6)
-    *before, last = (_stage(each, hidden) for each in words.split("+"))
+            raise ConfigError(f"'{first}' goes before stages, not before '{inner.name}'")
+        if first == "feedback":
+            return ErrorFeedback(inner, REMEMBERED * 10**6, place.folder)
+        subspace: Codec = _built(_subspace(inner), first.split(":")[1:], place, first)
+        return subspace
+    *before, last = (_stage(each, place) for each in words.split("+"))
     transforms: list[Transform] = []
     for each in before:
         if not hasattr(each, "forward"):
@@ -102,32 +137,31 @@ def parse(words: str, hidden: int) -> Codec:
         transforms.append(last)
         last = Cast("float32")
     coder: Coder = Chain(tuple(transforms), last) if transforms else last
-    coder.size(1, hidden)
+    coder.size(1, place.hidden)
     return coder
 
 
-def _stage(text: str, hidden: int) -> Any:
+def _stage(text: str, place: Place) -> Any:
     name, *arguments = text.strip().split(":")
     make = _STAGES.get(name)
     if make is None:
         raise ConfigError(
-            f"'{name}' is no stage; allowed: {', '.join(_ALONE)} alone; {', '.join(_STAGES)}"
+            f"'{name}' is no stage; allowed: {', '.join(_ALONE)} alone; "
+            f"{', '.join(_OUTER)} before all others; {', '.join(_STAGES)}"
         )
-    return _built(make, arguments, hidden, text)
+    return _built(make, arguments, place, text)
 
 
-def _built(
-    make: Callable[[Sequence[str], int], Any], arguments: Sequence[str], hidden: int, text: str
-) -> Any:
+def _built(make: Make, arguments: Sequence[str], place: Place, text: str) -> Any:
     try:
-        return make(arguments, hidden)
+        return make(arguments, place)
     except (ValueError, IndexError, TypeError, ZeroDivisionError) as error:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"'{text}' cannot be read; see `elsa run --print-config`") from error
 
 
-def _quantize(arguments: Sequence[str], hidden: int) -> Quantize:  # noqa: ARG001
+def _quantize(arguments: Sequence[str], place: Place) -> Quantize:  # noqa: ARG001
     bits, block, levels, rounding, *more = (*arguments, *("", "", "")[len(arguments) - 1 :])
     if more:
         raise ConfigError(f"quantize takes at most 4 arguments, not {len(arguments)}")
@@ -136,49 +170,64 @@ def _quantize(arguments: Sequence[str], hidden: int) -> Quantize:  # noqa: ARG00
     return Quantize(int(bits), size, *known)
 
 
-def _sketch(arguments: Sequence[str], hidden: int) -> CountSketch:
+def _sketch(arguments: Sequence[str], place: Place) -> CountSketch:
     size, shrink = (*arguments, "1")[:2] if len(arguments) < 3 else ("", "")
     if "x" in size:
         rows, buckets = (int(part) for part in size.split("x"))
         return CountSketch(rows, buckets, float(shrink))
-    return CountSketch(SKETCH_ROWS, int(hidden / (SKETCH_ROWS * float(size))), float(shrink))
+    return CountSketch(SKETCH_ROWS, int(place.hidden / (SKETCH_ROWS * float(size))), float(shrink))
 
 
-def _top(arguments: Sequence[str], hidden: int) -> TopK:  # noqa: ARG001
+def _top(arguments: Sequence[str], place: Place) -> TopK:  # noqa: ARG001
     (kept,) = arguments
     return TopK(int(kept))
 
 
-def _center(arguments: Sequence[str], hidden: int) -> Center:  # noqa: ARG001
+def _center(arguments: Sequence[str], place: Place) -> Center:  # noqa: ARG001
     (over,) = arguments
     known: Any = over
     return Center(known)
 
 
-def _plain(made: Any) -> Callable[[Sequence[str], int], Any]:
-    def make(arguments: Sequence[str], hidden: int) -> Any:  # noqa: ARG001
+def _plain(made: Any) -> Make:
+    def make(arguments: Sequence[str], place: Place) -> Any:  # noqa: ARG001
         () = arguments
         return made
 
     return make
 
 
-def _fill(arguments: Sequence[str], hidden: int) -> WaterFill:  # noqa: ARG001
+def _fill(arguments: Sequence[str], place: Place) -> WaterFill:  # noqa: ARG001
     (error,) = arguments
     return WaterFill(float(error))
 
 
-def _temporal(arguments: Sequence[str], hidden: int) -> Temporal:  # noqa: ARG001
-    error, megabytes = (*arguments, str(REMEMBERED))[:2]
-    return Temporal(WaterFill(float(error)), int(megabytes) * 10**6)
+def _temporal(arguments: Sequence[str], place: Place) -> Temporal:
+    if place.hop not in ("h1", "h2"):
+        raise ConfigError("temporal is for h1 and h2; take fill for gradients")
+    error, megabytes, *more = (*arguments, str(REMEMBERED)) if len(arguments) < 2 else arguments
+    if more:
+        raise ConfigError(f"temporal takes at most 2 arguments, not {len(arguments)}")
+    return Temporal(WaterFill(float(error)), int(megabytes) * 10**6, place.folder)
 
 
-_ALONE: dict[str, Callable[[Sequence[str], int], Any]] = {
+def _subspace(remainder: Coder) -> Make:
+    def make(arguments: Sequence[str], place: Place) -> SubspaceCoder:
+        (rank,) = arguments
+        if place.directions is None:
+            raise ConfigError("subspace: no public directions are known here")
+        return SubspaceCoder(place.directions(place.hop, int(rank)), Quantize(8), remainder)
+
+    return make
+
+
+_OUTER = ("feedback", "subspace")
+_ALONE: dict[str, Make] = {
     EXACT: _plain(Identity()),
     "fill": _fill,
     "temporal": _temporal,
 }
-_STAGES: dict[str, Callable[[Sequence[str], int], Any]] = {
+_STAGES: dict[str, Make] = {
     "float32": _plain(Cast("float32")),
     "bfloat16": _plain(Cast("bfloat16")),
     "quantize": _quantize,

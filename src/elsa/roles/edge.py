@@ -124,7 +124,7 @@ class Edge:
     """One edge server."""
 
     def __init__(
-        self, name: str, model: EdgeModel, trunks: TrunkAdapters, codecs: Callable[[], HopCodecs]
+        self, name: str, model: EdgeModel, trunks: TrunkAdapters, codecs: Callable[[str], HopCodecs]
     ) -> None:
         """Set up; `codecs` makes those of a device, which may remember what it sent."""
         self.name = name
@@ -277,7 +277,7 @@ class Edge:
 
     def _codecs_of(self, peer: str) -> HopCodecs:
         if peer not in self._codecs:
-            self._codecs[peer] = self._new_codecs()
+            self._codecs[peer] = self._new_codecs(peer)
         return self._codecs[peer]
 
     def _session_seed(self, peer: str, *, training: bool) -> int:

@@ -1,5 +1,6 @@
 """The words of [wire] become the codecs that they name, or a message for a person."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,12 +8,13 @@ import torch
 
 from elsa.config.schema import Wire
 from elsa.core.codec import Frame, frame_of
-from elsa.engine.codecs import HOPS, PRESETS, hop_codecs, parse
+from elsa.engine.codecs import HOPS, PRESETS, Place, hop_codecs, parse
 from elsa.engine.run import run
 from elsa.errors import ConfigError
 
 HIDDEN = 96
 LENGTHS = (5, 3)
+PLACE = Place("h1", HIDDEN, lambda hop, rank: torch.eye(HIDDEN)[:, :rank])
 VALUES = torch.randn(8, HIDDEN, generator=torch.Generator().manual_seed(0))
 
 
@@ -28,21 +30,24 @@ VALUES = torch.randn(8, HIDDEN, generator=torch.Generator().manual_seed(0))
         ("sketch:2", 4 * HIDDEN // 2),
         ("sketch:3x8", 4 * 24),
         ("center:token+sketch:4", 2 + 4 * HIDDEN // 4),
+        ("feedback+quantize:4", 2 + HIDDEN // 2),
+        ("subspace:8+quantize:4", 2 + 8 + 2 + HIDDEN // 2),
+        ("feedback+subspace:8+quantize:4", 2 + 8 + 2 + HIDDEN // 2),
     ],
 )
 def test_words_give_a_codec_of_the_size_they_promise(words: str, size: int | None) -> None:
     if size is None:
         with pytest.raises(ConfigError, match="must come last"):
-            parse(words, HIDDEN)
+            parse(words, PLACE)
         return
-    packet = parse(words, HIDDEN).encode(VALUES, Frame(LENGTHS, seed=3))
+    packet = parse(words, PLACE).encode(VALUES, Frame(LENGTHS, seed=3))
     tag = 4 if "sketch" in words else 0
     assert len(packet.payload) == size * len(VALUES) + tag
 
 
 def test_a_name_on_the_wire_reads_as_it_was_written() -> None:
     words = "rotate+quantize:4:token:gauss:nearest"
-    assert parse(words, HIDDEN).name == words
+    assert parse(words, PLACE).name == words
 
 
 @pytest.mark.parametrize(
@@ -61,20 +66,46 @@ def test_a_name_on_the_wire_reads_as_it_was_written() -> None:
         (f"top:{HIDDEN + 1}", "k"),
         ("exact+rotate", "exact, fill, temporal alone"),
         ("", "is no stage"),
+        ("fill:0", "allowed: 0.1 to below 1"),
+        ("fill", "cannot be read"),
+        ("temporal:0.2:1:2", "at most 2"),
+        ("temporal:0.2:x", "cannot be read"),
+        ("feedback+fill:0.2", "goes before stages, not before 'fill:0.2'"),
+        ("subspace:8", "is no stage"),
+        ("subspace:0+quantize:4", "allowed: [D, r]"),
     ],
 )
 def test_an_impossible_codec_is_refused_with_its_hop(words: str, why: str) -> None:
     with pytest.raises(ConfigError, match=r".*") as caught:
-        parse(words, HIDDEN)
+        parse(words, PLACE)
     assert why in str(caught.value)
 
 
 def test_a_hop_of_its_own_wins_over_the_preset() -> None:
     codecs = hop_codecs(Wire(preset="tiny", g1="bfloat16"), HIDDEN)
     assert codecs.g1.name == "bfloat16"
-    assert codecs.h1.name == parse(PRESETS["tiny"]["h1"], HIDDEN).name
+    assert codecs.h1.name == parse(PRESETS["tiny"]["h1"], PLACE).name
     with pytest.raises(ConfigError, match=r"wire\.h2 = 'top:0'"):
         hop_codecs(Wire(h2="top:0"), HIDDEN)
+
+
+@pytest.mark.parametrize("hop", ["g2", "g1"])
+def test_what_is_for_hidden_states_is_refused_for_gradients(hop: str) -> None:
+    with pytest.raises(ConfigError, match=rf"wire\.{hop} = 'temporal:0\.2': temporal is for h1"):
+        hop_codecs(Wire(**{hop: "temporal:0.2"}), HIDDEN)  # type: ignore[arg-type]
+
+
+def test_each_end_remembers_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    wire = Wire(h1="temporal:0.2", g2="feedback+quantize:4", folder=str(tmp_path))
+    frame = Frame(LENGTHS, 0, (1, 2))
+    for owner in ("device-0", "edge-0/device-0"):
+        codecs = hop_codecs(wire, HIDDEN, owner=owner)
+        codecs.h1.encode(VALUES, frame)
+        codecs.g2.encode(VALUES, frame)
+    found = {str(path.parent.relative_to(tmp_path)) for path in tmp_path.rglob("*.sample")}
+    assert found == {
+        f"{it}/{hop}" for it in ("device-0", "edge-0/device-0") for hop in ("h1", "g2")
+    }
 
 
 def test_frames_differ_by_session_step_and_hop() -> None:

@@ -127,7 +127,7 @@ class World:
         codecs: Callable[[], HopCodecs] = lambda: EXACT,
     ) -> Edge:
         model = EdgeModel(self.blocks, self.hidden, self.longest, self.trunk, seed=0)
-        return Edge("edge-0", model, trunks or PerDeviceTrunk(self.optimizer), codecs)
+        return Edge("edge-0", model, trunks or PerDeviceTrunk(self.optimizer), lambda _: codecs())
 
     def order(self, *devices: str, edge_rounds: int = 1) -> RoundOrder:
         return RoundOrder(0, edge_rounds, STEPS, devices or DEVICES, self.adapters)

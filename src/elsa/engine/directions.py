@@ -1,0 +1,65 @@
+"""Public directions: in which of them hidden states of public text vary most at a cut.
+
+They follow from the public model and a public data set alone, so both ends can know them without a
+word. Shapes: T tokens, D hidden size, r directions.
+"""
+
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from elsa.config.schema import Config
+from elsa.core.ragged import flat_index, pack
+from elsa.core.split import Split
+from elsa.data.batches import Examples, make_batch
+from elsa.data.sources import load_table
+from elsa.data.table import Columns
+from elsa.engine.parts import ModelParts
+from elsa.errors import ConfigError
+from elsa.model.tokenizer import Tokenizer
+
+PUBLIC = "nq-open"
+"""The public text: questions that people asked a search engine."""
+ROWS = 256
+
+Directions = Callable[[str, int], Tensor]
+"""Hop "h1" or "h2" and r -> [D, r], orthonormal columns."""
+
+
+def public_directions(config: Config, model: ModelParts, tokenizer: Tokenizer) -> Directions:
+    """Directions of the base model's states; nothing is computed before the first call."""
+    split = Split.of(model.checkpoint.blocks, config.split.bottom, config.split.top)
+
+    @cache
+    def axes_of(hop: str) -> Tensor:
+        table = load_table(PUBLIC, Columns(label=""))
+        encoded = tokenizer.encode(table.text[:ROWS], max_tokens=config.model.max_tokens)
+        examples = Examples([it.input_ids for it in encoded])
+        states = _states(model, split, examples, tokenizer.pad_id)[hop]
+        axes: Tensor = torch.linalg.svd(states.float(), full_matrices=False)[2]
+        return axes.T.contiguous()
+
+    def directions(hop: str, rank: int) -> Tensor:
+        if hop not in ("h1", "h2"):
+            raise ConfigError("subspace is for h1 and h2; gradients have no public directions")
+        hidden = model.checkpoint.hidden_size
+        if not 1 <= rank <= hidden:
+            raise ConfigError(f"subspace: {rank} directions; allowed: 1 to {hidden}")
+        return axes_of(hop)[:, :rank].contiguous()
+
+    return directions
+
+
+def _states(model: ModelParts, split: Split, examples: Examples, pad_id: int) -> dict[str, Tensor]:
+    """Hidden states [T, D] at both cuts, of the model as it was published."""
+    bottom, trunk = model.segments(split).bottom, model.trunk(split)
+    for part in (bottom, trunk):
+        part.bind({name: torch.zeros(shape) for name, shape in part.adapter_shapes.items()})
+    batch = make_batch(examples, range(len(examples)), pad_id)
+    index = flat_index(batch.lengths, batch.input_ids.shape[1])
+    with torch.no_grad():
+        h1 = bottom(batch.input_ids, batch.mask, batch.token_types)
+        h2 = trunk(h1, batch.mask)
+    return {"h1": pack(h1, index), "h2": pack(h2, index)}

@@ -1,0 +1,34 @@
+"""Public directions: the model's own, the same for both ends, of hidden states alone."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from elsa.config.load import load_config
+from elsa.engine import directions as module
+from elsa.engine.build import open_sources
+from elsa.engine.directions import public_directions
+from elsa.errors import ConfigError
+
+
+def test_directions_are_orthonormal_and_differ_by_cut(
+    bert: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    public = tmp_path / "public.csv"
+    public.write_text(questions.read_text(encoding="utf-8").replace("question", "text", 1))
+    monkeypatch.setattr(module, "PUBLIC", str(public))
+    settings = [f"model.path={bert}", f"data.path={questions}", "data.text=question"]
+    config = load_config(None, [*settings, "data.label=kind", "model.max_tokens=32"])
+    sources = open_sources(config)
+    first, second = (public_directions(config, sources.model, sources.tokenizer) for _ in range(2))
+    for hop in ("h1", "h2"):
+        found = first(hop, 4)
+        torch.testing.assert_close(found.T @ found, torch.eye(4), atol=1e-5, rtol=0)
+        assert torch.equal(found, second(hop, 4))
+        assert torch.equal(found[:, :2], first(hop, 2))
+    assert not torch.equal(first("h1", 4), first("h2", 4))
+    with pytest.raises(ConfigError, match="gradients have no public directions"):
+        first("g2", 4)
+    with pytest.raises(ConfigError, match="0 directions; allowed: 1 to"):
+        first("h1", 0)
