@@ -62,15 +62,16 @@ def coders() -> list[tuple[Coder, float, float]]:
 
 
 CODERS = {coder.name: place for place, (coder, _, _) in enumerate(coders())}
-CODECS = [*CODERS, "fill", "temporal"]
-"""By name; the last two have no size that follows from the shape."""
+CODECS = [*CODERS, "fill", "fill in bands", "temporal", "temporal in bands"]
+"""By name; the last four have no size that follows from the shape."""
 
 
 def make(name: str) -> Codec:
-    if name == "fill":
-        return WaterFill(0.2)
-    if name == "temporal":
-        return Temporal(WaterFill(0.2), 10**6)
+    fill = WaterFill(0.2, 8, basis(rank=HIDDEN)) if "bands" in name else WaterFill(0.2)
+    if name.startswith("fill"):
+        return fill
+    if name.startswith("temporal"):
+        return Temporal(fill, 10**6)
     return coders()[CODERS[name]][0]
 
 
@@ -217,7 +218,7 @@ def test_any_bytes_are_decoded_to_finite_values_or_refused(name: str, data: st.D
 
 
 def test_every_name_is_of_one_codec_and_fit_for_the_wire() -> None:
-    names = [coder.name for coder, _, _ in coders()] + [make("fill").name, make("temporal").name]
+    names = [coder.name for coder, _, _ in coders()] + [make(name).name for name in CODECS[-4:]]
     assert len(set(names)) == len(names)
     for name in names:
         check_name("codec", name)

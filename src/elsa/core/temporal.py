@@ -3,8 +3,8 @@
 Hidden states of a sample change little from epoch to epoch (AQ-SGD, Wang et al. 2022, arXiv
 2206.01299; SplitCom, arXiv 2602.10564). Both ends remember, for each sample, what was decoded last.
 The change from it is coded by water-filling (`core.waterfill`) to an error that is a part of the
-values themselves, not of the change: a token that moved by less costs three bits, one that moved
-by more costs as many as bring it back inside.
+values themselves, not of the change: a token that moved by less costs next to nothing, one that
+moved by more costs as many bits as bring it back inside.
 
     |x - decoded| <= error |x|        over the tensor, for values near Gaussian after a rotation
 
@@ -21,6 +21,8 @@ Values that two machines compute from the same packets may differ in the last bi
 
 A frame that does not number its samples is sent in full, and not remembered.
 
+What is remembered lies on the axes of the coder.
+
 Shapes: B samples, L tokens of a sample, T tokens of all, D hidden size.
 """
 
@@ -36,7 +38,7 @@ from torch import Tensor
 from elsa.core.bits import pack, packed_size, unpack
 from elsa.core.codec import Frame, Packet, all_finite, check_floats, take_values
 from elsa.core.samples import TAG, Known, SampleStore
-from elsa.core.waterfill import WaterFill, token_energies
+from elsa.core.waterfill import WaterFill, energies
 from elsa.errors import CacheMiss, CodecError
 
 
@@ -53,7 +55,7 @@ class Temporal:
         """
         self._coder = coder
         self._store = SampleStore(capacity, folder)
-        self.name = f"temporal:{coder.error}:{capacity}"
+        self.name = f"temporal:{capacity}@{coder.name}"
 
     def encode(self, values: Tensor, frame: Frame, full: bool = False) -> Packet:
         """Encode [T, D].
@@ -67,21 +69,21 @@ class Temporal:
             CodecError: the values or the frame cannot be used.
         """
         exact, dtype = take_values(values, self.name, frame)
-        energies = token_energies(exact, self.name)
+        exact = self._coder.turn(exact)
+        whole = energies(exact, self.name)
         known = self._lookup(frame, exact.shape[1])
         if full:
             known = [None] * len(known)
         held = _gather(known, frame, exact.shape[1])
         change = exact - held
-        moved = _by_sample(token_energies(change, self.name), frame)
-        for place in (moved >= _by_sample(energies, frame)).nonzero()[0]:
+        moved = _by_sample(energies(change, self.name), frame)
+        for place in (moved >= _by_sample(whole, frame)).nonzero()[0]:
             known[place] = None
         anew = _rows(known, frame)
         held[anew] = 0
         change[anew] = exact[anew]
-        sent = self._coder.encode(change, frame, float(energies.sum()))
-        payload = _head(known) + sent.payload
-        packet = Packet(self.name, dtype, tuple(values.shape), payload)
+        sent = self._coder.write(change, frame, float(whole.sum()))
+        packet = Packet(self.name, dtype, tuple(values.shape), _head(known) + sent)
         self._change(held, known, sent, packet, frame)
         return packet
 
@@ -106,10 +108,9 @@ class Temporal:
                     f"{self.name}: {builds.sum()} samples are not what the sender thinks; it must "
                     "send them in full"
                 )
-        sent = Packet(self._coder.name, "float32", packet.shape, packet.payload[start:])
         held = _gather(known, frame, packet.shape[1])
-        self._change(held, known, sent, packet, frame)
-        return held.to(dtype)
+        self._change(held, known, packet.payload[start:], packet, frame)
+        return self._coder.turn_back(held).to(dtype)
 
     def state(self) -> dict[str, Tensor]:
         """What is remembered; on disk, only what must be there."""
@@ -134,19 +135,21 @@ class Temporal:
         self,
         held: Tensor,
         known: Sequence[Known | None],
-        sent: Packet,
+        sent: bytes,
         packet: Packet,
         frame: Frame,
     ) -> None:
         """Add to what is held [T, D] the changes sent in a packet, and remember it."""
-        held += self._coder.decode(sent, frame)
+        tokens, hidden = packet.shape
+        held += self._coder.read(sent, tokens, hidden, frame)
         if not all_finite(held):
             raise CodecError(f"{self.name}: a packet that decodes to NaN or infinity")
         if not frame.samples:
             return
         digest = hashlib.blake2b(packet.payload, digest_size=16)
         digest.update(repr((frame.seed, list(frame.lengths), packet.shape)).encode())
-        bits = _by_sample(self._coder.bits_of(sent).astype(np.float64), frame)
+        cells = self._coder.bits_of(sent, tokens, hidden).sum(1, dtype=np.float64)
+        bits = _by_sample(cells, frame)
         pieces = held.bfloat16().split_with_sizes(list(frame.lengths))
         for sample, it, piece, some in zip(frame.samples, known, pieces, bits, strict=True):
             if it is not None and not some:

@@ -14,8 +14,8 @@ first and one coder last: "rotate+quantize:4:token:gauss". A codec's name on the
 | rotate | | transform: a random rotation, for quantize |
 | center | token or batch | transform: sends the mean apart |
 | sketch | ratio, or Y x Z : shrink | transform: the paper's count sketch |
-| fill | error | rotated, and as many bits for each token as it deserves; stands alone |
-| temporal | error : megabytes | what changed since the last epoch, filled; stands alone |
+| fill | error : band | as many bits for each band of a token as it deserves; stands alone |
+| temporal | error : band : megabytes | the same for what changed since the last epoch |
 """
 
 from collections.abc import Callable, Sequence
@@ -197,18 +197,23 @@ def _plain(made: Any) -> Make:
     return make
 
 
-def _fill(arguments: Sequence[str], place: Place) -> WaterFill:  # noqa: ARG001
-    (error,) = arguments
-    return WaterFill(float(error))
+def _fill(arguments: Sequence[str], place: Place) -> WaterFill:
+    error, band = arguments if len(arguments) > 1 else (*arguments, "0")
+    axes = None
+    if int(band) > 0 and place.directions is not None:
+        axes = place.directions(place.hop, place.hidden)
+    coder = WaterFill(float(error), int(band), axes)
+    coder.check(place.hidden)
+    return coder
 
 
 def _temporal(arguments: Sequence[str], place: Place) -> Temporal:
     if place.hop not in ("h1", "h2"):
         raise ConfigError("temporal is for h1 and h2; take fill for gradients")
-    error, megabytes, *more = (*arguments, str(REMEMBERED)) if len(arguments) < 2 else arguments
-    if more:
-        raise ConfigError(f"temporal takes at most 2 arguments, not {len(arguments)}")
-    return Temporal(WaterFill(float(error)), int(megabytes) * 10**6, place.folder)
+    if len(arguments) > 3:
+        raise ConfigError(f"temporal takes at most 3 arguments, not {len(arguments)}")
+    megabytes = int(arguments[2]) if len(arguments) == 3 else REMEMBERED
+    return Temporal(_fill(arguments[:2], place), megabytes * 10**6, place.folder)
 
 
 def _subspace(remainder: Coder) -> Make:

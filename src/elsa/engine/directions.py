@@ -38,12 +38,12 @@ def public_directions(config: Config, model: ModelParts, tokenizer: Tokenizer) -
         encoded = tokenizer.encode(table.text[:ROWS], max_tokens=config.model.max_tokens)
         examples = Examples([it.input_ids for it in encoded])
         states = _states(model, split, examples, tokenizer.pad_id)[hop]
-        axes: Tensor = torch.linalg.svd(states.float(), full_matrices=False)[2]
-        return axes.T.contiguous()
+        axes: Tensor = torch.linalg.eigh(states.double().T @ states.double())[1]
+        return axes.flip(1).float().contiguous()
 
     def directions(hop: str, rank: int) -> Tensor:
         if hop not in ("h1", "h2"):
-            raise ConfigError("subspace is for h1 and h2; gradients have no public directions")
+            raise ConfigError(f"{hop} has no public directions, only h1 and h2 have")
         hidden = model.checkpoint.hidden_size
         if not 1 <= rank <= hidden:
             raise ConfigError(f"subspace: {rank} directions; allowed: 1 to {hidden}")

@@ -18,7 +18,7 @@ from elsa.errors import CacheMiss, CodecError
 HIDDEN = 96
 COST = 2 * 3 * HIDDEN + 64
 """Bytes that a sample of three tokens takes."""
-NOTHING = 4 + 3
+NOTHING = 4 + 4 + 3
 """Bytes of a filled change that is not sent, of six tokens."""
 
 

@@ -51,14 +51,13 @@ def test_error_is_what_was_asked_for(error: float) -> None:
     coder, frame = WaterFill(error), Frame((100,), 5)
     back = coder.decode(coder.encode(values, frame), frame)
     assert float((back - values).norm() / values.norm()) == pytest.approx(error, rel=0.05)
-    assert float(back.norm()) <= float(values.norm())
 
 
 def test_a_few_large_tokens_take_all_the_bits() -> None:
     values = tokens([1.0] * 4 + [0.01] * 96)
     coder, frame = WaterFill(0.3), Frame((100,), 5)
     packet = coder.encode(values, frame)
-    assert len(packet.payload) <= 4 + 38 + 4 * 2 + 4 * HIDDEN * 3 // 8
+    assert len(packet.payload) <= 8 + 38 + 4 + 4 * HIDDEN * 3 // 8
     back = coder.decode(packet, frame)
     assert not back[4:].any()
     assert float((back - values).norm() / values.norm()) <= 0.35
@@ -71,24 +70,63 @@ def test_equal_tokens_get_equal_bits_but_for_the_last() -> None:
 def test_error_may_be_a_part_of_something_larger() -> None:
     values, frame = tokens([1.0] * 10), Frame((10,), 5)
     coder = WaterFill(0.2)
-    assert len(coder.encode(values, frame, energy=10 / 0.04).payload) == 4 + 4  # nothing needed
-    some = coder.encode(values, frame, energy=20)
-    assert 8 < len(some.payload) < len(coder.encode(values, frame).payload)
+    assert len(coder.write(values, frame, energy=10 / 0.04)) == 8 + 4  # nothing needed
+    some = coder.write(values, frame, energy=20)
+    assert 12 < len(some) < len(coder.encode(values, frame).payload)
 
 
 def test_infinite_energy_is_refused_not_dropped() -> None:
     values = tokens([1.0, 1.0])
     values[0, 3] = float("inf")
     with pytest.raises(CodecError, match="not finite"):
-        WaterFill(0.2).encode(values, Frame((2,), 5), energy=float("inf"))
+        WaterFill(0.2).write(values, Frame((2,), 5), float("inf"))
 
 
 def test_token_of_more_bits_than_there_are_is_refused() -> None:
     coder, frame = WaterFill(0.2), Frame((1,), 5)
     packet = coder.encode(tokens([1.0]), frame)
-    broken = packet.payload[:4] + b"\x07" + packet.payload[5:]
+    broken = packet.payload[:8] + b"\x07" + packet.payload[9:]
     with pytest.raises(CodecError, match="7 bits; allowed: 0 to 4"):
         coder.decode(type(packet)(packet.codec, packet.dtype, packet.shape, broken), frame)
+
+
+def concentrated(tokens: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Values [T, D] that vary in few directions, and the axes [D, D] by falling variance."""
+    draw = torch.Generator().manual_seed(seed)
+    axes = torch.linalg.qr(torch.randn(HIDDEN, HIDDEN, generator=draw))[0]
+    spread = torch.exp(-torch.arange(HIDDEN) / 60)
+    return torch.randn(tokens, HIDDEN, generator=draw) * spread @ axes.T, axes
+
+
+def test_axes_and_bands_save_bits_at_the_same_error() -> None:
+    values, axes = concentrated(200)
+    sizes = []
+    for coder in (WaterFill(0.2), WaterFill(0.2, 64, axes)):
+        packet = coder.encode(values, Frame((200,), 5))
+        back = coder.decode(packet, Frame((200,), 5))
+        assert float((back - values).norm() / values.norm()) == pytest.approx(0.2, rel=0.08)
+        sizes.append(len(packet.payload))
+    assert sizes[1] < 0.6 * sizes[0]
+
+
+def test_axes_are_part_of_the_name() -> None:
+    axes = [concentrated(1, seed)[1] for seed in (0, 1)]
+    names = {WaterFill(0.2, 64, it).name for it in (*axes, None)} | {WaterFill(0.2).name}
+    assert len(names) == 4
+
+
+@pytest.mark.parametrize(
+    ("coder", "why"),
+    [
+        (WaterFill(0.2, 100), "band = 100 does not divide hidden size 384"),
+        (WaterFill(0.2, 64, torch.eye(64)), "axes of shape \\[64, 64\\] for hidden size 384"),
+    ],
+)
+def test_what_does_not_go_with_the_model_is_refused(coder: WaterFill, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        coder.check(HIDDEN)
+    with pytest.raises(ConfigError, match="band = -1"):
+        WaterFill(0.2, -1)
 
 
 @pytest.mark.parametrize("error", [0.05, 1.0, -1.0, float("nan")])

@@ -28,7 +28,7 @@ def test_directions_are_orthonormal_and_differ_by_cut(
         assert torch.equal(found, second(hop, 4))
         assert torch.equal(found[:, :2], first(hop, 2))
     assert not torch.equal(first("h1", 4), first("h2", 4))
-    with pytest.raises(ConfigError, match="gradients have no public directions"):
+    with pytest.raises(ConfigError, match="g2 has no public directions"):
         first("g2", 4)
     with pytest.raises(ConfigError, match="0 directions; allowed: 1 to"):
         first("h1", 0)
