@@ -14,7 +14,8 @@ first and one coder last: "rotate+quantize:4:token:gauss". A codec's name on the
 | rotate | | transform: a random rotation, for quantize |
 | center | token or batch | transform: sends the mean apart |
 | sketch | ratio, or Y x Z : shrink | transform: the paper's count sketch |
-| fill | error : band | as many bits for each band of a token as it deserves; stands alone |
+| fill | error : band | as many bits for each band of a token as it deserves; stands alone; |
+| | | bands are as wide as divides D, and at most as wide as said |
 | temporal | error : band : megabytes | the same for what changed since the last epoch |
 """
 
@@ -49,8 +50,8 @@ REMEMBERED = 64
 
 PRESETS: dict[str, dict[str, str]] = {
     "exact": dict.fromkeys(HOPS, EXACT),
-    "balanced": {"h1": "temporal:0.2", "h2": "temporal:0.2", "g2": "fill:0.3", "g1": "fill:0.3"},
-    "tiny": {"h1": "temporal:0.3", "h2": "temporal:0.3", "g2": "fill:0.5", "g1": "fill:0.5"},
+    "balanced": dict.fromkeys(HOPS[:2], "temporal:0.15:128") | dict.fromkeys(HOPS[2:], "fill:0.3"),
+    "tiny": dict.fromkeys(HOPS[:2], "temporal:0.3:128") | dict.fromkeys(HOPS[2:], "fill:0.5"),
     "paper": dict.fromkeys(HOPS, "sketch:2"),
 }
 """The codec of each hop, by preset."""
@@ -199,12 +200,14 @@ def _plain(made: Any) -> Make:
 
 def _fill(arguments: Sequence[str], place: Place) -> WaterFill:
     error, band = arguments if len(arguments) > 1 else (*arguments, "0")
-    axes = None
-    if int(band) > 0 and place.directions is not None:
-        axes = place.directions(place.hop, place.hidden)
-    coder = WaterFill(float(error), int(band), axes)
-    coder.check(place.hidden)
-    return coder
+    if not int(band):
+        return WaterFill(float(error))
+    if int(band) < 0:
+        raise ConfigError(f"fill: bands of {band}; allowed: 0 (a token) or more")
+    fits = [size for size in range(1, int(band) + 1) if place.hidden % size == 0]
+    known = place.directions
+    axes = None if known is None else known(place.hop, place.hidden)
+    return WaterFill(float(error), fits[-1], axes)
 
 
 def _temporal(arguments: Sequence[str], place: Place) -> Temporal:

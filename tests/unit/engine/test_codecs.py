@@ -8,6 +8,7 @@ import torch
 
 from elsa.config.schema import Wire
 from elsa.core.codec import Frame, frame_of
+from elsa.engine import directions
 from elsa.engine.codecs import HOPS, PRESETS, Place, hop_codecs, parse
 from elsa.engine.run import run
 from elsa.errors import ConfigError
@@ -69,7 +70,7 @@ def test_a_name_on_the_wire_reads_as_it_was_written() -> None:
         ("fill:0", "allowed: 0.1 to below 1"),
         ("fill", "cannot be read"),
         ("temporal:0.2:1:2:3", "at most 3"),
-        ("fill:0.2:36", "band = 36 does not divide hidden size 96"),
+        ("fill:0.2:-1", "bands of -1"),
         ("temporal:0.2:x", "cannot be read"),
         ("feedback+fill:0.2", "goes before stages, not before 'fill:0.2:0'"),
         ("subspace:8", "is no stage"),
@@ -83,7 +84,7 @@ def test_an_impossible_codec_is_refused_with_its_hop(words: str, why: str) -> No
 
 
 def test_a_hop_of_its_own_wins_over_the_preset() -> None:
-    codecs = hop_codecs(Wire(preset="tiny", g1="bfloat16"), HIDDEN)
+    codecs = hop_codecs(Wire(preset="tiny", g1="bfloat16"), HIDDEN, PLACE.directions)
     assert codecs.g1.name == "bfloat16"
     assert codecs.h1.name == parse(PRESETS["tiny"]["h1"], PLACE).name
     with pytest.raises(ConfigError, match=r"wire\.h2 = 'top:0'"):
@@ -109,6 +110,11 @@ def test_each_end_remembers_in_a_folder_of_its_own(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(("asked", "got"), [(32, 32), (40, 32), (95, 48), (500, 96), (0, 0)])
+def test_bands_are_as_wide_as_divides_the_hidden_size(asked: int, got: int) -> None:
+    assert f":{got}" in parse(f"fill:0.2:{asked}", PLACE).name
+
+
 def test_frames_differ_by_session_step_and_hop() -> None:
     seeds = {
         frame_of(LENGTHS, seed, step, hop).seed
@@ -120,7 +126,12 @@ def test_frames_differ_by_session_step_and_hop() -> None:
     assert frame_of(LENGTHS, 1, 2, "h1") == frame_of(LENGTHS, 1, 2, "h1")
 
 
-def test_presets_run_and_the_smaller_sends_less(make: Any, tmp_path: Any) -> None:
+def test_presets_run_and_the_smaller_sends_less(
+    make: Any, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    public = tmp_path / "public.csv"  # what the axes are found from need not be downloaded here
+    public.write_text(questions.read_text(encoding="utf-8").replace("question", "text", 1))
+    monkeypatch.setattr(directions, "PUBLIC", str(public))
     sent, adapters = {}, {}
     for preset in PRESETS:
         result = run(make(f"wire.preset={preset}"), out=tmp_path / preset)
