@@ -35,6 +35,7 @@ from elsa.core.temporal import Temporal
 from elsa.core.waterfill import WaterFill
 from elsa.data.batches import BatchStream
 from elsa.engine.build import open_sources
+from elsa.engine.directions import public_directions
 from elsa.engine.machine import prepare
 from elsa.engine.parts import encode
 from elsa.model.segments import initial_adapters
@@ -73,8 +74,8 @@ class Arm:
     decode: list[float] = field(default_factory=list)
 
 
-def hidden_states(name: str) -> tuple[States, Tensor]:
-    """States at the first cut, and public directions [D, RANK] from other sequences."""
+def hidden_states(name: str) -> tuple[States, Tensor, Tensor]:
+    """States at the first cut, directions [D, RANK] from other sequences, public axes [D, D]."""
     config = load_config(None, [f"model.path={name}", "model.precision=float32"])
     sources = open_sources(config, print)
     model = sources.model
@@ -103,11 +104,13 @@ def hidden_states(name: str) -> tuple[States, Tensor]:
     public = torch.cat(now[BATCHES:])
     directions = torch.linalg.svd(public, full_matrices=False)[2][:RANK].T.contiguous()
     lengths = tuple(length for batch in batches[:BATCHES] for length in batch.lengths)
-    return States(torch.cat(now[:BATCHES]), torch.cat(later[:BATCHES]), lengths), directions
+    states = States(torch.cat(now[:BATCHES]), torch.cat(later[:BATCHES]), lengths)
+    public_axes = public_directions(config, model, sources.tokenizer)
+    return states, directions, public_axes("h1", model.checkpoint.hidden_size)
 
 
-def codecs(directions: Tensor) -> dict[str, Callable[[], Codec]]:
-    """What to measure, for the hidden size of these directions; "copy" is the limit."""
+def codecs(directions: Tensor, axes: Tensor) -> dict[str, Callable[[], Codec]]:
+    """What to measure, for the hidden size of these directions and axes."""
     hidden = len(directions)
 
     def rotated(bits: int, **others: Any) -> Chain:
@@ -153,7 +156,12 @@ def codecs(directions: Tensor) -> dict[str, Callable[[], Codec]]:
         "filled, error 0.2": lambda: WaterFill(0.2),
         "filled, error 0.3": lambda: WaterFill(0.3),
         "filled, error 0.5": lambda: WaterFill(0.5),
+        "filled in bands, error 0.15": lambda: WaterFill(0.15, hidden // 3, axes),
+        "filled in bands, error 0.2": lambda: WaterFill(0.2, hidden // 3, axes),
         "temporal, error 0.2, sample again": lambda: Temporal(WaterFill(0.2), ROOM),
+        "temporal in bands, error 0.15, sample again": lambda: Temporal(
+            WaterFill(0.15, hidden // 3, axes), ROOM
+        ),
     }
 
 
@@ -183,8 +191,8 @@ def turn(arm: Arm, batch: Tensor, noise: Tensor, number: int) -> None:
 
 def measure(name: str, turns: int) -> list[dict[str, Any]]:
     """All codecs on one model's states; rows of the table."""
-    states, directions = hidden_states(name)
-    arms = {label: Arm(make(), make()) for label, make in codecs(directions).items()}
+    states, directions, axes = hidden_states(name)
+    arms = {label: Arm(make(), make()) for label, make in codecs(directions, axes).items()}
     batch = states.values[: BATCH * LENGTH].contiguous()
     noise = torch.randn(batch.shape, generator=torch.Generator().manual_seed(0))
     noise *= 0.01 * batch.norm() / noise.norm()

@@ -107,19 +107,18 @@ ARMS: tuple[Arm, ...] = (
     ),
     *(
         Arm(
-            f"temporal {states} fill {gradients} bf16 adapters",
+            f"temporal {states}{' in bands' if band else ''} fill {gradients} bf16 adapters",
             "temporal + fill",
-            (*hops(f"temporal:{states}", f"fill:{gradients}"), "wire.adapters=bfloat16"),
+            (*hops(f"temporal:{states}:{band}", f"fill:{gradients}"), "wire.adapters=bfloat16"),
         )
-        for states, gradients in ((0.2, 0.25), (0.15, 0.3), (0.2, 0.3), (0.3, 0.5))
-    ),
-    *(
-        Arm(
-            f"temporal {states} in bands fill {gradients} bf16 adapters",
-            "temporal + fill",
-            (*hops(f"temporal:{states}:128", f"fill:{gradients}"), "wire.adapters=bfloat16"),
+        for states, band, gradients in (
+            (0.15, 0, 0.3),
+            (0.2, 0, 0.25),
+            (0.1, 128, 0.4),
+            (0.15, 128, 0.3),
+            (0.2, 128, 0.3),
+            (0.3, 128, 0.5),
         )
-        for states, gradients in ((0.1, 0.4), (0.15, 0.3), (0.2, 0.3), (0.3, 0.5))
     ),
     Arm("top 48", "top-k", hops("top:48")),
     Arm("top 24", "top-k", hops("top:24")),

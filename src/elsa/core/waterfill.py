@@ -78,8 +78,7 @@ class WaterFill:
     def encode(self, values: Tensor, frame: Frame) -> Packet:
         """Encode [T, D]; raises CodecError on values that are not finite, or beyond 1e18."""
         exact, dtype = take_values(values, self.name, frame)
-        turned = self.turn(exact)
-        payload = self.write(turned, frame, float(energies(turned, self.name).sum()))
+        payload = self.write(self.turn(exact), frame)
         return Packet(self.name, dtype, tuple(values.shape), payload)
 
     def decode(self, packet: Packet, frame: Frame) -> Tensor:
@@ -105,11 +104,11 @@ class WaterFill:
         """The inverse of `turn`."""
         return turned if self.axes is None else turned @ self.axes.T
 
-    def write(self, turned: Tensor, frame: Frame, energy: float) -> bytes:
-        """The payload of values on the axes [T, D], the error a part of `energy`."""
+    def write(self, turned: Tensor, frame: Frame, energy: float | None = None) -> bytes:
+        """The payload of values on the axes [T, D], the error a part of `energy`, or of theirs."""
         cells = turned.reshape(-1, self.band or turned.shape[1])
         held = energies(cells, self.name)
-        bits = fewest_bits(held, self.error**2 * energy)
+        bits = fewest_bits(held, self.error**2 * (held.sum() if energy is None else energy))
         order, starts = _groups(bits)
         largest, levels, scales = _scales(held[order] / cells.shape[1])
         if not largest <= _LARGEST:

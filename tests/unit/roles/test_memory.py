@@ -13,7 +13,7 @@ from elsa.errors import AdapterError, ProtocolError
 from elsa.roles.device import Device
 from elsa.roles.edge import Edge
 from elsa.roles.parcel import unwrap, wrap
-from elsa.wire.messages import Activations, Message, Resend
+from elsa.wire.messages import Activations, EvaluationOrder, Message, Resend
 
 World = Any
 
@@ -83,8 +83,23 @@ def test_edge_remembers_each_device_by_itself(world: World) -> None:
 
 
 def test_evaluation_is_never_remembered(world: World) -> None:
+    edge = world.edge(codecs=codecs)
     tester = world.device("d0", world.examples(0), held_out=world.examples(5), codecs=codecs())
-    assert not any(len(value) for key, value in tester.memory().items() if "samples" in key)
+    edge.open(EvaluationOrder(0, ("d0",), world.adapters))
+    said: list[Message] = []
+
+    def answer(request: Message) -> Message:
+        said.append(request)
+        return edge.handle("d0", request)
+
+    assert world.play(tester.evaluate(0), answer).items == 5
+    sent = [it for it in said if isinstance(it, Activations)]
+    assert sent
+    assert {it.numbers for it in sent} == {()}
+    for memory in (tester.memory(), edge.memory()):
+        held = [len(value) for key, value in memory.items() if key.endswith("samples")]
+        assert held
+        assert not any(held)
 
 
 def test_nothing_is_sent_again_that_is_not_due(world: World) -> None:
