@@ -20,6 +20,7 @@ from measured import machine, print_table, write_json
 from torch import Tensor, nn
 
 from elsa.config.load import load_config
+from elsa.core.bands import Bands
 from elsa.core.cast import Cast
 from elsa.core.chain import Chain
 from elsa.core.codec import Codec, Frame, Packet
@@ -38,6 +39,7 @@ from elsa.engine.build import open_sources
 from elsa.engine.directions import public_directions
 from elsa.engine.machine import prepare
 from elsa.engine.parts import encode
+from elsa.model.checkpoint import fast_dtype
 from elsa.model.segments import initial_adapters
 
 MODELS = ("minilm", "smollm2")
@@ -101,17 +103,18 @@ def hidden_states(name: str) -> tuple[States, Tensor, Tensor]:
             ]
 
     now, later = run(0), run(DRIFT)
-    public = torch.cat(now[BATCHES:])
-    directions = torch.linalg.svd(public, full_matrices=False)[2][:RANK].T.contiguous()
+    others = torch.cat(now[BATCHES:])
+    directions = torch.linalg.svd(others, full_matrices=False)[2][:RANK].T.contiguous()
     lengths = tuple(length for batch in batches[:BATCHES] for length in batch.lengths)
     states = States(torch.cat(now[:BATCHES]), torch.cat(later[:BATCHES]), lengths)
-    public_axes = public_directions(config, model, sources.tokenizer)
-    return states, directions, public_axes("h1", model.checkpoint.hidden_size)
+    public = public_directions(config, model, sources.tokenizer)
+    return states, directions, public.first("h1", model.checkpoint.hidden_size)
 
 
 def codecs(directions: Tensor, axes: Tensor) -> dict[str, Callable[[], Codec]]:
     """What to measure, for the hidden size of these directions and axes."""
     hidden = len(directions)
+    bands = Bands(axes, hidden // 3, fast_dtype())
 
     def rotated(bits: int, **others: Any) -> Chain:
         return Chain((Rotate(),), Quantize(bits, **({"levels": "gauss"} | others)))
@@ -156,11 +159,11 @@ def codecs(directions: Tensor, axes: Tensor) -> dict[str, Callable[[], Codec]]:
         "filled, error 0.2": lambda: WaterFill(0.2),
         "filled, error 0.3": lambda: WaterFill(0.3),
         "filled, error 0.5": lambda: WaterFill(0.5),
-        "filled in bands, error 0.15": lambda: WaterFill(0.15, hidden // 3, axes),
-        "filled in bands, error 0.2": lambda: WaterFill(0.2, hidden // 3, axes),
+        "filled in bands, error 0.15": lambda: WaterFill(0.15, bands),
+        "filled in bands, error 0.2": lambda: WaterFill(0.2, bands),
         "temporal, error 0.2, sample again": lambda: Temporal(WaterFill(0.2), ROOM),
         "temporal in bands, error 0.15, sample again": lambda: Temporal(
-            WaterFill(0.15, hidden // 3, axes), ROOM
+            WaterFill(0.15, bands), ROOM
         ),
     }
 

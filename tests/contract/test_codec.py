@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from elsa.core.bands import Bands
 from elsa.core.cast import Cast
 from elsa.core.chain import Chain
 from elsa.core.codec import Codec, Coder, Frame, Identity, all_finite
@@ -67,7 +68,7 @@ CODECS = [*CODERS, "fill", "fill in bands", "temporal", "temporal in bands"]
 
 
 def make(name: str) -> Codec:
-    fill = WaterFill(0.2, 8, basis(rank=HIDDEN)) if "bands" in name else WaterFill(0.2)
+    fill = WaterFill(0.2, Bands(basis(rank=HIDDEN), 8)) if "bands" in name else WaterFill(0.2)
     if name.startswith("fill"):
         return fill
     if name.startswith("temporal"):

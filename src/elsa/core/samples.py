@@ -91,7 +91,7 @@ class SampleStore:
         """Remember values [L, D] of a sample as its youngest state; forget the oldest samples."""
         self._sweep()
         self._forget(sample)
-        kept = values.detach().to(torch.bfloat16, copy=True).contiguous()
+        kept = values.to(torch.bfloat16, copy=True)
         slot = _Slot(tag, (kept.shape[0], kept.shape[1]), kept if self._folder is None else None)
         if slot.cost > self.capacity or not self._write(sample, tag, kept):
             return

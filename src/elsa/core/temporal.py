@@ -28,7 +28,9 @@ Shapes: B samples, L tokens of a sample, T tokens of all, D hidden size.
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +40,7 @@ from torch import Tensor
 from elsa.core.bits import pack, packed_size, unpack
 from elsa.core.codec import Frame, Packet, all_finite, check_floats, take_values
 from elsa.core.samples import TAG, Known, SampleStore
-from elsa.core.waterfill import WaterFill, energies
+from elsa.core.waterfill import Filled, WaterFill
 from elsa.errors import CacheMiss, CodecError
 
 
@@ -70,21 +72,26 @@ class Temporal:
         """
         exact, dtype = take_values(values, self.name, frame)
         exact = self._coder.turn(exact)
-        whole = energies(exact, self.name)
+        whole = self._coder.energies(exact)
         known = self._lookup(frame, exact.shape[1])
         if full:
             known = [None] * len(known)
         held = _gather(known, frame, exact.shape[1])
         change = exact - held
-        moved = _by_sample(energies(change, self.name), frame)
-        for place in (moved >= _by_sample(whole, frame)).nonzero()[0]:
+        moved = self._coder.energies(change)
+        cells = _cells_of(frame, len(whole))
+        for place in (_sums(moved, cells) >= _sums(whole, cells)).nonzero()[0]:
             known[place] = None
-        anew = _rows(known, frame)
-        held[anew] = 0
-        change[anew] = exact[anew]
-        sent = self._coder.write(change, frame, float(whole.sum()))
-        packet = Packet(self.name, dtype, tuple(values.shape), _head(known) + sent)
-        self._change(held, known, sent, packet, frame)
+        for start, end, it in zip(*_tokens_of(frame), known, strict=True):
+            if it is None:
+                held[start:end] = 0
+                change[start:end] = exact[start:end]
+        anew = np.repeat([it is None for it in known], cells)
+        moved = np.where(anew, whole, moved)
+        filled = self._coder.fill(change, moved, float(whole.sum()), frame)
+        payload = _head(known) + self._coder.write(filled, change, frame)
+        packet = Packet(self.name, dtype, tuple(values.shape), payload)
+        self._change(held, known, filled, packet, frame)
         return packet
 
     def decode(self, packet: Packet, frame: Frame) -> Tensor:
@@ -108,8 +115,10 @@ class Temporal:
                     f"{self.name}: {builds.sum()} samples are not what the sender thinks; it must "
                     "send them in full"
                 )
+        tokens, hidden = packet.shape
+        filled = self._coder.read(packet.payload[start:], tokens, hidden, frame)
         held = _gather(known, frame, packet.shape[1])
-        self._change(held, known, packet.payload[start:], packet, frame)
+        self._change(held, known, filled, packet, frame)
         return self._coder.turn_back(held).to(dtype)
 
     def state(self) -> dict[str, Tensor]:
@@ -135,21 +144,19 @@ class Temporal:
         self,
         held: Tensor,
         known: Sequence[Known | None],
-        sent: bytes,
+        filled: Filled,
         packet: Packet,
         frame: Frame,
     ) -> None:
         """Add to what is held [T, D] the changes sent in a packet, and remember it."""
-        tokens, hidden = packet.shape
-        held += self._coder.read(sent, tokens, hidden, frame)
+        self._coder.expand(filled, held, frame)
         if not all_finite(held):
             raise CodecError(f"{self.name}: a packet that decodes to NaN or infinity")
         if not frame.samples:
             return
         digest = hashlib.blake2b(packet.payload, digest_size=16)
         digest.update(repr((frame.seed, list(frame.lengths), packet.shape)).encode())
-        cells = self._coder.bits_of(sent, tokens, hidden).sum(1, dtype=np.float64)
-        bits = _by_sample(cells, frame)
+        bits = _sums(filled.bits, _cells_of(frame, len(filled.bits)))
         pieces = held.bfloat16().split_with_sizes(list(frame.lengths))
         for sample, it, piece, some in zip(frame.samples, known, pieces, bits, strict=True):
             if it is not None and not some:
@@ -181,23 +188,29 @@ def _tag(known: Sequence[Known | None]) -> bytes:
     return hashlib.blake2b(tags, digest_size=TAG).digest()
 
 
-def _rows(known: Sequence[Known | None], frame: Frame) -> Tensor:
-    """Tokens [T], true where the sample builds on nothing."""
-    return torch.from_numpy(np.repeat([it is None for it in known], frame.lengths))
-
-
 def _gather(known: Sequence[Known | None], frame: Frame, hidden: int) -> Tensor:
     """What is known of all samples [T, D], float32, zeros where nothing is."""
-    pieces = [
-        torch.zeros(length, hidden, dtype=torch.bfloat16) if it is None else it.values
-        for it, length in zip(known, frame.lengths, strict=True)
-    ]
-    return torch.cat(pieces).float() if pieces else torch.zeros(0, hidden)
+    held = torch.zeros(sum(frame.lengths), hidden)
+    for start, end, it in zip(*_tokens_of(frame), known, strict=True):
+        if it is not None:
+            held[start:end] = it.values
+    return held
 
 
-def _by_sample(energies: NDArray[np.float64], frame: Frame) -> NDArray[np.float64]:
-    """Sum of the tokens' energies of each sample: [T] -> [B]."""
-    sums = np.concatenate([[0.0], np.cumsum(energies)])
-    ends = np.cumsum(frame.lengths, dtype=np.int64)
-    found: NDArray[np.float64] = sums[ends] - sums[ends - np.asarray(frame.lengths, np.int64)]
+def _tokens_of(frame: Frame) -> tuple[list[int], list[int]]:
+    """Where each sample's tokens begin and end."""
+    ends = list(accumulate(frame.lengths))
+    return [0, *ends[:-1]], ends
+
+
+def _cells_of(frame: Frame, cells: int) -> NDArray[np.int64]:
+    """How many of the `cells` each sample has [B]."""
+    return np.asarray(frame.lengths, np.int64) * (cells // max(1, sum(frame.lengths)))
+
+
+def _sums(values: NDArray[Any], cells: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Sum of the cells' values of each sample: [C] -> [B]."""
+    sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+    ends = np.cumsum(cells)
+    found: NDArray[np.float64] = sums[ends] - sums[ends - cells]
     return found

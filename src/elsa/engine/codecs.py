@@ -204,10 +204,9 @@ def _fill(arguments: Sequence[str], place: Place) -> WaterFill:
         return WaterFill(float(error))
     if int(band) < 0:
         raise ConfigError(f"fill: bands of {band}; allowed: 0 (a token) or more")
-    fits = [size for size in range(1, int(band) + 1) if place.hidden % size == 0]
-    known = place.directions
-    axes = None if known is None else known(place.hop, place.hidden)
-    return WaterFill(float(error), fits[-1], axes)
+    if place.directions is None:
+        raise ConfigError("fill: bands are of public directions, and none are known here")
+    return WaterFill(float(error), place.directions.bands(place.hop, int(band)))
 
 
 def _temporal(arguments: Sequence[str], place: Place) -> Temporal:
@@ -224,7 +223,7 @@ def _subspace(remainder: Coder) -> Make:
         (rank,) = arguments
         if place.directions is None:
             raise ConfigError("subspace: no public directions are known here")
-        return SubspaceCoder(place.directions(place.hop, int(rank)), Quantize(8), remainder)
+        return SubspaceCoder(place.directions.first(place.hop, int(rank)), Quantize(8), remainder)
 
     return make
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from elsa.config.schema import Config
+from elsa.core.bands import Bands
 from elsa.core.ragged import flat_index, pack
 from elsa.core.split import Split
 from elsa.data.batches import Examples, make_batch
@@ -18,21 +19,48 @@ from elsa.data.sources import load_table
 from elsa.data.table import Columns
 from elsa.engine.parts import ModelParts
 from elsa.errors import ConfigError
+from elsa.model.checkpoint import fast_dtype
 from elsa.model.tokenizer import Tokenizer
 
 PUBLIC = "nq-open"
 """The public text: questions that people asked a search engine."""
 ROWS = 256
 
-Directions = Callable[[str, int], Tensor]
-"""Hop "h1" or "h2" and r -> [D, r], orthonormal columns."""
+
+class Directions:
+    """Public axes at both cuts, each found when it is first asked for, and held once."""
+
+    def __init__(self, axes_of: Callable[[str], Tensor], hidden: int, product: torch.dtype) -> None:
+        """Nothing is computed yet.
+
+        Args:
+            axes_of: hop "h1" or "h2" -> [D, D] orthonormal columns, by falling variance.
+            hidden: D.
+            product: dtype in which values are turned onto bands of them.
+        """
+        self._axes_of = cache(axes_of)
+        self._hidden = hidden
+        self._product = product
+        self.bands = cache(self._bands)
+
+    def first(self, hop: str, rank: int) -> Tensor:
+        """The first r directions [D, r]; raises ConfigError if there are none."""
+        if hop not in ("h1", "h2"):
+            raise ConfigError(f"{hop} has no public directions, only h1 and h2 have")
+        if not 1 <= rank <= self._hidden:
+            raise ConfigError(f"subspace: {rank} directions; allowed: 1 to {self._hidden}")
+        return self._axes_of(hop)[:, :rank].contiguous()
+
+    def _bands(self, hop: str, widest: int) -> Bands:
+        """All axes, in bands as wide as divides D, and at most as wide as said."""
+        fits = [width for width in range(1, widest + 1) if self._hidden % width == 0]
+        return Bands(self.first(hop, self._hidden), fits[-1], self._product)
 
 
 def public_directions(config: Config, model: ModelParts, tokenizer: Tokenizer) -> Directions:
-    """Directions of the base model's states; nothing is computed before the first call."""
+    """Directions of the base model's states; nothing is computed before they are asked for."""
     split = Split.of(model.checkpoint.blocks, config.split.bottom, config.split.top)
 
-    @cache
     def axes_of(hop: str) -> Tensor:
         table = load_table(PUBLIC, Columns(label=""))
         encoded = tokenizer.encode(table.text[:ROWS], max_tokens=config.model.max_tokens)
@@ -41,15 +69,7 @@ def public_directions(config: Config, model: ModelParts, tokenizer: Tokenizer) -
         axes: Tensor = torch.linalg.eigh(states.double().T @ states.double())[1]
         return axes.flip(1).float().contiguous()
 
-    def directions(hop: str, rank: int) -> Tensor:
-        if hop not in ("h1", "h2"):
-            raise ConfigError(f"{hop} has no public directions, only h1 and h2 have")
-        hidden = model.checkpoint.hidden_size
-        if not 1 <= rank <= hidden:
-            raise ConfigError(f"subspace: {rank} directions; allowed: 1 to {hidden}")
-        return axes_of(hop)[:, :rank].contiguous()
-
-    return directions
+    return Directions(axes_of, model.checkpoint.hidden_size, fast_dtype())
 
 
 def _states(model: ModelParts, split: Split, examples: Examples, pad_id: int) -> dict[str, Tensor]:

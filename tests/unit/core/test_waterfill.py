@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from elsa.core import gauss
+from elsa.core.bands import Bands
 from elsa.core.codec import Frame
 from elsa.core.waterfill import WaterFill, fewest_bits
 from elsa.errors import CodecError, ConfigError
@@ -70,16 +71,17 @@ def test_equal_tokens_get_equal_bits_but_for_the_last() -> None:
 def test_error_may_be_a_part_of_something_larger() -> None:
     values, frame = tokens([1.0] * 10), Frame((10,), 5)
     coder = WaterFill(0.2)
-    assert len(coder.write(values, frame, energy=10 / 0.04)) == 8 + 4  # nothing needed
-    some = coder.write(values, frame, energy=20)
-    assert 12 < len(some) < len(coder.encode(values, frame).payload)
+    held = coder.energies(values)
+    none, some = (coder.fill(values, held, energy, frame) for energy in (10 / 0.04, 20))
+    assert len(coder.write(none, values, frame)) == 8 + 4  # nothing needed
+    assert 12 < len(coder.write(some, values, frame)) < len(coder.encode(values, frame).payload)
 
 
 def test_infinite_energy_is_refused_not_dropped() -> None:
     values = tokens([1.0, 1.0])
     values[0, 3] = float("inf")
     with pytest.raises(CodecError, match="not finite"):
-        WaterFill(0.2).write(values, Frame((2,), 5), float("inf"))
+        WaterFill(0.2).energies(values)
 
 
 def test_token_of_more_bits_than_there_are_is_refused() -> None:
@@ -101,7 +103,7 @@ def concentrated(tokens: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 def test_axes_and_bands_save_bits_at_the_same_error() -> None:
     values, axes = concentrated(200)
     sizes = []
-    for coder in (WaterFill(0.2), WaterFill(0.2, 64, axes)):
+    for coder in (WaterFill(0.2), WaterFill(0.2, Bands(axes, 64))):
         packet = coder.encode(values, Frame((200,), 5))
         back = coder.decode(packet, Frame((200,), 5))
         assert float((back - values).norm() / values.norm()) == pytest.approx(0.2, rel=0.08)
@@ -109,24 +111,40 @@ def test_axes_and_bands_save_bits_at_the_same_error() -> None:
     assert sizes[1] < 0.6 * sizes[0]
 
 
+def test_what_is_sent_is_what_both_ends_hold() -> None:
+    # An encoder that remembers what it did not send would drift from its peer.
+    values, axes = concentrated(50)
+    for coder in (WaterFill(0.2), WaterFill(0.2, Bands(axes, 64))):
+        frame = Frame((50,), 5)
+        turned = coder.turn(values)
+        filled = coder.fill(turned, coder.energies(turned), 100.0, frame)
+        read = coder.read(coder.write(filled, turned, frame), *values.shape, frame)
+        ours, theirs = (coder.expand(it, torch.ones(50, HIDDEN), frame) for it in (filled, read))
+        assert torch.equal(ours, theirs)
+
+
+def test_bands_that_were_not_sent_are_left_as_they_were() -> None:
+    values, axes = concentrated(50)
+    coder, frame = WaterFill(0.5, Bands(axes, 64)), Frame((50,), 5)
+    turned = coder.turn(values)
+    filled = coder.fill(turned, coder.energies(turned), float(turned.square().sum()), frame)
+    into = torch.full((50, HIDDEN), 7.0)
+    found = coder.expand(filled, into, frame).view(-1, 64)
+    dropped = torch.from_numpy(filled.bits == 0)
+    assert 0 < int(dropped.sum()) < len(found)
+    assert (found[dropped] == 7).all()
+    assert (found[~dropped] != 7).any(1).all()
+
+
 def test_axes_are_part_of_the_name() -> None:
     axes = [concentrated(1, seed)[1] for seed in (0, 1)]
-    names = {WaterFill(0.2, 64, it).name for it in (*axes, None)} | {WaterFill(0.2).name}
-    assert len(names) == 4
+    coders = [WaterFill(0.2, Bands(it, 64)) for it in axes]
+    assert len({it.name for it in (*coders, WaterFill(0.2))}) == 3
 
 
-@pytest.mark.parametrize(
-    ("coder", "why"),
-    [
-        (WaterFill(0.2, 100), "band = 100 does not divide hidden size 384"),
-        (WaterFill(0.2, 64, torch.eye(64)), "axes of shape \\[64, 64\\] for hidden size 384"),
-    ],
-)
-def test_what_does_not_go_with_the_model_is_refused(coder: WaterFill, why: str) -> None:
-    with pytest.raises(ConfigError, match=why):
-        coder.check(HIDDEN)
-    with pytest.raises(ConfigError, match="band = -1"):
-        WaterFill(0.2, -1)
+def test_hidden_size_of_other_axes_is_refused() -> None:
+    with pytest.raises(ConfigError, match="axes of 64 dimensions for hidden size 384"):
+        WaterFill(0.2, Bands(torch.eye(64), 16)).check(HIDDEN)
 
 
 @pytest.mark.parametrize("error", [0.05, 1.0, -1.0, float("nan")])

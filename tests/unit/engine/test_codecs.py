@@ -10,12 +10,13 @@ from elsa.config.schema import Wire
 from elsa.core.codec import Frame, frame_of
 from elsa.engine import directions
 from elsa.engine.codecs import HOPS, PRESETS, Place, hop_codecs, parse
+from elsa.engine.directions import Directions
 from elsa.engine.run import run
 from elsa.errors import ConfigError
 
 HIDDEN = 96
 LENGTHS = (5, 3)
-PLACE = Place("h1", HIDDEN, lambda hop, rank: torch.eye(HIDDEN)[:, :rank])
+PLACE = Place("h1", HIDDEN, Directions(lambda hop: torch.eye(HIDDEN), HIDDEN, torch.float32))
 VALUES = torch.randn(8, HIDDEN, generator=torch.Generator().manual_seed(0))
 
 
@@ -72,9 +73,9 @@ def test_a_name_on_the_wire_reads_as_it_was_written() -> None:
         ("temporal:0.2:1:2:3", "at most 3"),
         ("fill:0.2:-1", "bands of -1"),
         ("temporal:0.2:x", "cannot be read"),
-        ("feedback+fill:0.2", "goes before stages, not before 'fill:0.2:0'"),
+        ("feedback+fill:0.2", "goes before stages, not before 'fill:0.2'"),
         ("subspace:8", "is no stage"),
-        ("subspace:0+quantize:4", "allowed: [D, r]"),
+        ("subspace:0+quantize:4", "0 directions; allowed: 1 to 96"),
     ],
 )
 def test_an_impossible_codec_is_refused_with_its_hop(words: str, why: str) -> None:
@@ -110,9 +111,17 @@ def test_each_end_remembers_in_a_folder_of_its_own(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize(("asked", "got"), [(32, 32), (40, 32), (95, 48), (500, 96), (0, 0)])
+@pytest.mark.parametrize(("asked", "got"), [(32, 32), (40, 32), (95, 48), (500, 96)])
 def test_bands_are_as_wide_as_divides_the_hidden_size(asked: int, got: int) -> None:
-    assert f":{got}" in parse(f"fill:0.2:{asked}", PLACE).name
+    assert parse(f"fill:0.2:{asked}", PLACE).name.startswith(f"fill:0.2:{got}:")
+    assert parse("fill:0.2:0", PLACE).name == "fill:0.2"
+
+
+def test_bands_need_public_directions() -> None:
+    with pytest.raises(ConfigError, match="none are known here"):
+        parse("fill:0.2:32", Place("h1", HIDDEN))
+    with pytest.raises(ConfigError, match="g2 has no public directions"):
+        parse("fill:0.2:32", Place("g2", HIDDEN, PLACE.directions))
 
 
 def test_frames_differ_by_session_step_and_hop() -> None:

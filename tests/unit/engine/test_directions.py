@@ -21,14 +21,16 @@ def test_directions_are_orthonormal_and_differ_by_cut(
     settings = [f"model.path={bert}", f"data.path={questions}", "data.text=question"]
     config = load_config(None, [*settings, "data.label=kind", "model.max_tokens=32"])
     sources = open_sources(config)
-    first, second = (public_directions(config, sources.model, sources.tokenizer) for _ in range(2))
+    one, other = (public_directions(config, sources.model, sources.tokenizer) for _ in range(2))
     for hop in ("h1", "h2"):
-        found = first(hop, 4)
+        found = one.first(hop, 4)
         torch.testing.assert_close(found.T @ found, torch.eye(4), atol=1e-5, rtol=0)
-        assert torch.equal(found, second(hop, 4))
-        assert torch.equal(found[:, :2], first(hop, 2))
-    assert not torch.equal(first("h1", 4), first("h2", 4))
+        assert torch.equal(found, other.first(hop, 4))
+        assert torch.equal(found[:, :2], one.first(hop, 2))
+    assert one.bands("h1", 8) is one.bands("h1", 8)  # a thousand devices hold them once
+    assert one.bands("h1", 8).name == other.bands("h1", 8).name
+    assert not torch.equal(one.first("h1", 4), one.first("h2", 4))
     with pytest.raises(ConfigError, match="g2 has no public directions"):
-        first("g2", 4)
+        one.first("g2", 4)
     with pytest.raises(ConfigError, match="0 directions; allowed: 1 to"):
-        first("h1", 0)
+        one.first("h1", 0)
