@@ -62,6 +62,11 @@ class Partition(Section):
     kind: Literal["iid", "dirichlet", "group", "natural"] = "dirichlet"
     alpha: Positive = 0.5
     min_rows: Count = 16
+    rare_devices: Annotated[int, Field(ge=0)] = 0
+    """Honest devices, the last ones, that hold the rarest class and nothing else."""
+    small_devices: Annotated[int, Field(ge=0)] = 0
+    """Honest devices, those before them, that hold `small_rows` rows."""
+    small_rows: Count = 4
 
 
 class Federation(Section):
@@ -130,6 +135,22 @@ class SsOp(Section):
     about: Literal["mean", "origin"] = "mean"
 
 
+class Attack(Section):
+    """Devices that poison the federation, for studies; see docs/attacks.md."""
+
+    kind: Literal["none", "label-flip", "random", "sign-flip", "scaled", "free-rider"] = "none"
+    devices: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Numbers of the poisoned devices, from 0."""
+    fraction: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Part of all devices to poison instead, drawn by the seed."""
+    first_round: Annotated[int, Field(ge=0)] = 0
+    until_round: Annotated[int, Field(ge=0)] = 0
+    """Global round before which it ends; 0 lasts to the end."""
+    scale: Positive = 1.0
+    noise: Annotated[float, Field(ge=0)] = 0.0
+    """Of a free rider: norm of the noise, as a part of the norm of what it adds it to."""
+
+
 class Link(Section):
     """One kind of link of the virtual clock."""
 
@@ -169,6 +190,7 @@ class Config(Section):
     train: Train = Train()
     wire: Wire = Wire()
     ssop: SsOp = SsOp()
+    attack: Attack = Attack()
     network: Network = Network()
     evaluate: Evaluate = Evaluate()
 
@@ -189,4 +211,51 @@ class Config(Section):
                 "partition.kind = 'dirichlet' needs labels, which model.task = 'causal-lm' has "
                 "not; allowed: 'iid', 'group', 'natural'"
             )
+        self._check_unusual()
+        self._check_attack()
         return self
+
+    def _check_unusual(self) -> None:
+        """Devices set apart for rare or little data need rows that anyone may hold."""
+        apart = self.partition.rare_devices + self.partition.small_devices
+        if apart >= self.federation.devices:
+            raise ValueError(
+                f"partition.rare_devices + partition.small_devices = {apart} leaves no other of "
+                f"federation.devices = {self.federation.devices}: lower them"
+            )
+        if apart and self.partition.kind not in ("iid", "dirichlet"):
+            raise ValueError(
+                f"partition.kind = '{self.partition.kind}' says who holds which row: "
+                "rare_devices and small_devices go with 'iid' and 'dirichlet' only"
+            )
+        if self.partition.rare_devices and self.model.task == "causal-lm":
+            raise ValueError(
+                f"partition.rare_devices = {self.partition.rare_devices} needs labels, which "
+                "model.task = 'causal-lm' has not"
+            )
+
+    def _check_attack(self) -> None:
+        """An attack names its devices or a part of them, and must be possible."""
+        attack, devices = self.attack, self.federation.devices
+        if attack.kind == "none":
+            return
+        if bool(attack.devices) == bool(attack.fraction):
+            raise ValueError(
+                f"attack.kind = '{attack.kind}' needs either attack.devices, the numbers of the "
+                "poisoned devices, or attack.fraction above 0, and not both"
+            )
+        if attack.devices and max(attack.devices) >= devices:
+            raise ValueError(
+                f"attack.devices names device {max(attack.devices)}; federation.devices = "
+                f"{devices} has numbers 0 to {devices - 1}"
+            )
+        if 0 < attack.until_round <= attack.first_round:
+            raise ValueError(
+                f"attack.until_round = {attack.until_round} must be above attack.first_round = "
+                f"{attack.first_round}, or 0 to last to the end"
+            )
+        if attack.kind == "label-flip" and self.model.task == "causal-lm":
+            raise ValueError(
+                "attack.kind = 'label-flip' needs labels, which model.task = 'causal-lm' has not; "
+                "allowed: 'random', 'sign-flip', 'scaled', 'free-rider'"
+            )

@@ -13,7 +13,9 @@ from elsa.core.secret import SecretSeed
 from elsa.core.split import Split
 from elsa.core.ssop import check_rank
 from elsa.data.batches import Examples
-from elsa.data.partition import partition
+from elsa.data.partition import Rows, partition
+from elsa.data.table import Table
+from elsa.data.unusual import set_apart
 from elsa.engine.clock import device_speeds
 from elsa.engine.codecs import adapters_sent, hop_codecs
 from elsa.engine.directions import public_directions
@@ -29,8 +31,10 @@ from elsa.engine.parts import (
     model_directory,
     table_digest,
 )
+from elsa.engine.poison import plot_of, poisoned, poisoned_rows
 from elsa.model.segments import initial_adapters
 from elsa.model.tokenizer import Tokenizer, load_tokenizer
+from elsa.roles.attacker import Attacker, forging
 from elsa.roles.cloud import Cloud, Schedule
 from elsa.roles.device import Device, DeviceSettings
 from elsa.roles.edge import Edge, EdgeModel
@@ -151,32 +155,50 @@ def _devices(
     names: Sequence[str],
     optimizer: OptimizerSettings,
     codecs_of: Callable[[str], HopCodecs],
-) -> dict[str, Device]:
+) -> dict[str, Device | Attacker]:
     table, seed = sources.text.train, config.run.seed
-    shares = partition(
-        len(table),
-        config.partition.kind,
-        len(names),
-        seed,
-        alpha=config.partition.alpha,
-        min_rows=config.partition.min_rows,
-        labels=table.label,
-        groups=table.group,
-    )
     examples = encode(table, sources.tokenizer, config)
-    devices = {}
-    for number, (name, rows) in enumerate(zip(names, shares, strict=True)):
+    segments, evil = sources.model.segments(split), poisoned(config, names)
+    devices: dict[str, Device | Attacker] = {}
+    for number, (name, rows) in enumerate(zip(names, _shares(config, table), strict=True)):
         order = np.random.default_rng((seed, number)).permutation(rows)
         kept_back = min(round(config.data.holdout_fraction * len(rows)), len(rows) - 1)
-        devices[name] = Device(
-            name,
-            sources.model.segments(split),
-            examples.take(order[kept_back:]),
-            examples.take(order[:kept_back]),
-            codecs_of(name),
-            _settings(config, sources, optimizer, name, number),
-        )
+        training, held_out = examples.take(order[kept_back:]), examples.take(order[:kept_back])
+        codecs = codecs_of(name)
+        settings = _settings(config, sources, optimizer, name, number)
+        device = devices[name] = Device(name, segments, training, held_out, codecs, settings)
+        if name in evil:
+            plot = plot_of(config, name)
+            wrong = poisoned_rows(config, training, len(table.label_names))
+            lying = forging(codecs, plot)
+            corrupt = Device(name, segments, wrong, held_out, lying, settings)
+            devices[name] = Attacker(device, corrupt, plot)
     return devices
+
+
+def _shares(config: Config, table: Table) -> list[Rows]:
+    """Row numbers of each device: the ordinary ones, then those of little, then of rare data."""
+    layout, seed = config.partition, config.run.seed
+    apart = set_apart(
+        len(table),
+        table.label,
+        rare=layout.rare_devices,
+        small=layout.small_devices,
+        small_rows=layout.small_rows,
+        seed=seed,
+    )
+    ordinary = apart.ordinary
+    shares = partition(
+        len(ordinary),
+        layout.kind,
+        config.federation.devices - layout.rare_devices - layout.small_devices,
+        seed,
+        alpha=layout.alpha,
+        min_rows=layout.min_rows,
+        labels=None if table.label is None else table.label[ordinary],
+        groups=None if table.group is None else [table.group[row] for row in ordinary],
+    )
+    return [*(ordinary[share] for share in shares), *apart.small, *apart.rare]
 
 
 def _tester(

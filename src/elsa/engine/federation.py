@@ -9,6 +9,7 @@ from torch import Tensor
 from elsa.config.schema import Config
 from elsa.core.cost import ModelShape
 from elsa.engine.clock import Speed
+from elsa.roles.attacker import Attacker
 from elsa.roles.cloud import Cloud
 from elsa.roles.device import Device
 from elsa.roles.edge import Edge
@@ -35,12 +36,20 @@ class Federation:
     config: Config
     cloud: Cloud
     edges: Mapping[str, Edge]
-    devices: Mapping[str, Device]
+    devices: Mapping[str, Device | Attacker]
     testers: Mapping[str, Sequence[Device]]
     speeds: Mapping[str, Speed]
     shape: ModelShape
     meter: Meter
     layers: Sequence[Layer]
+
+    def poisoned(self, round_: int) -> frozenset[str]:
+        """Names of the devices that are poisoned in a global round."""
+        return frozenset(
+            name
+            for name, device in self.devices.items()
+            if isinstance(device, Attacker) and device.attacks(round_)
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a checkpoint must hold as tensors, by owner and name."""

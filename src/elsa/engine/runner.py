@@ -116,6 +116,8 @@ class Runner:
         traffic = meter.by_hop(phase="train")
         devices = tuple(sorted(cloud.participants()))
         self._emit(events.RoundStarted(number, devices, self._config.federation.edge_rounds))
+        if evil := self._federation.poisoned(number).intersection(devices):
+            self._emit(events.Poisoned(number, self._config.attack.kind, tuple(sorted(evil))))
         reports = self._simulation.train_round()
         seconds = monotonic() - began
         for edge, report in self._lost(reports):

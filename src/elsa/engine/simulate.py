@@ -11,6 +11,7 @@ from elsa.engine.clock import Trace, cloud_seconds, finish_times
 from elsa.engine.conversation import Conversation, in_lockstep, one_by_one
 from elsa.engine.federation import Federation
 from elsa.errors import ElsaError
+from elsa.roles.attacker import Attacker
 from elsa.roles.cloud import tallies
 from elsa.roles.device import Device
 from elsa.roles.edge import Edge
@@ -164,7 +165,7 @@ class Simulation:
 
     def _run_evaluation(self, edge: Edge, order: EvaluationOrder) -> EdgeUpdate | EdgeScores:
         edge.open(order)
-        devices = dict(self.federation.devices)
+        devices: dict[str, Device | Attacker] = dict(self.federation.devices)
         devices |= {tester.name: tester for tester in self.federation.testers.get(edge.name, ())}
         talks = [
             Conversation(
@@ -182,7 +183,7 @@ class Simulation:
         link = Link("device_edge", device, edge.name)
         return InProcess(edge.handle, link, (*self.federation.layers, *layers), edge.lose)
 
-    def _trace(self, device: Device) -> Trace:
+    def _trace(self, device: Device | Attacker) -> Trace:
         federation = self.federation
         return Trace(
             shape=federation.shape,

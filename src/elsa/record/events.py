@@ -33,6 +33,16 @@ class RoundStarted:
 
 
 @dataclass(frozen=True)
+class Poisoned:
+    """Devices of this round that the simulator poisons with an attack; no party is told."""
+
+    round: int
+    attack: str
+    devices: tuple[str, ...]
+    kind: Literal["poisoned"] = "poisoned"
+
+
+@dataclass(frozen=True)
 class DeviceFinished:
     """A device ended an edge round; `loss` is its mean training loss over `samples` rows."""
 
@@ -122,6 +132,7 @@ class RunFinished:
 Event = (
     RunStarted
     | RoundStarted
+    | Poisoned
     | DeviceFinished
     | DeviceLost
     | EdgeFinished
