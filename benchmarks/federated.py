@@ -39,7 +39,7 @@ from elsa.engine.build import TESTER, Sources, build_federation, open_sources
 from elsa.engine.machine import prepare
 from elsa.engine.parts import ModelParts
 from elsa.engine.scores import evaluated
-from elsa.errors import ElsaError
+from elsa.errors import ConfigError, ElsaError
 from elsa.model.checkpoint import open_checkpoint
 from elsa.model.segments import Whole, build_whole, initial_adapters
 from elsa.roles.cloud import Cloud, Schedule
@@ -129,7 +129,10 @@ class Federation:
         self.cloud = Cloud(learnt.start, built.cloud.assignment, schedule)
         self.ledger = Ledger()
         self.samples = 0
-        self._devices = {**built.devices, TESTER: built.testers[next(iter(built.edges))][0]}
+        honest = {name: it for name, it in built.devices.items() if isinstance(it, Device)}
+        if len(honest) < len(built.devices):
+            raise ConfigError("[attack] is of the split's messages; it is not known here")
+        self._devices = {**honest, TESTER: built.testers[next(iter(built.edges))][0]}
         self._learnt = learnt
         self._evaluate = (config.evaluate.batch_size, sources.tokenizer.pad_id)
         self._settings = self._devices[TESTER]._settings.optimizer
