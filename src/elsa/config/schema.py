@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from elsa.config.aggregation import aggregation_problem
+
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -95,8 +97,15 @@ class Adapter(Section):
 
     rank: Count = 8
     alpha: Positive = 16.0
+    ranks: tuple[Count, ...] = ()
+    """Ranks of the devices, in equal shares in their order; empty gives all `rank`."""
     targets: tuple[str, ...] = ()
     """Names of linear layers; empty takes the family's default."""
+
+    @property
+    def mixed(self) -> bool:
+        """Whether some device has another rank than `rank`."""
+        return any(rank != self.rank for rank in self.ranks)
 
 
 class Train(Section):
@@ -108,6 +117,41 @@ class Train(Section):
     optimizer_state: Literal["keep", "reset"] = "keep"
     """What becomes of the moments when a round replaces the adapters."""
     bucketing: bool = True
+
+
+AggregateRule = Literal["mean", "median", "trimmed-mean", "krum", "multi-krum"]
+
+
+class FedAdam(Section):
+    """Constants of the cloud's optimizer."""
+
+    learning_rate: Positive = 1e-2
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    tau: Positive = 1e-3
+    """Adaptivity: added to the root of the second moment."""
+
+
+class Aggregate(Section):
+    """What becomes of the updates."""
+
+    edge_rule: AggregateRule = "mean"
+    """Rule over the devices of an edge."""
+    cloud_rule: AggregateRule = "mean"
+    """Rule over the edges."""
+    trim: Annotated[float, Field(ge=0.01, lt=0.5)] = 0.2
+    """Part of the updates that a trimmed mean drops at each end."""
+    edge_byzantine: Annotated[int, Field(ge=0)] = 1
+    """f of Krum at an edge: devices that may send anything."""
+    cloud_byzantine: Annotated[int, Field(ge=0)] = 1
+    """f of Krum at the cloud: edges that may send anything."""
+    factors: Literal["separate", "product"] = "separate"
+    """What is averaged of LoRA: A and B each, or their product."""
+    mu: Annotated[float, Field(ge=0)] = 0.0
+    """FedProx: pull towards the adapters that an edge round began with."""
+    server: Literal["none", "adam"] = "none"
+    """The cloud's optimizer."""
+    adam: FedAdam = FedAdam()
 
 
 class Wire(Section):
@@ -188,6 +232,7 @@ class Config(Section):
     split: Split = Split()
     adapter: Adapter = Adapter()
     train: Train = Train()
+    aggregate: Aggregate = Aggregate()
     wire: Wire = Wire()
     ssop: SsOp = SsOp()
     attack: Attack = Attack()
@@ -213,6 +258,8 @@ class Config(Section):
             )
         self._check_unusual()
         self._check_attack()
+        if problem := aggregation_problem(self):
+            raise ValueError(problem)
         return self
 
     def _check_unusual(self) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -16,6 +16,7 @@ from elsa.data.batches import Examples
 from elsa.data.partition import Rows, partition
 from elsa.data.table import Table
 from elsa.data.unusual import set_apart
+from elsa.engine.aggregation import cloud_mean, device_rank, edge_mean, server_optimizer
 from elsa.engine.clock import device_speeds
 from elsa.engine.codecs import adapters_sent, hop_codecs
 from elsa.engine.directions import public_directions
@@ -94,6 +95,7 @@ def build_federation(config: Config, sources: Sources, layers: Sequence[Layer] =
         config.train.learning_rate,
         config.train.weight_decay,
         config.train.optimizer_state == "keep",
+        config.aggregate.mu,
     )
     edge_model = EdgeModel(
         model.checkpoint.blocks,
@@ -118,6 +120,8 @@ def build_federation(config: Config, sources: Sources, layers: Sequence[Layer] =
                 seed,
             ),
             adapters_sent(config.wire),
+            cloud_mean(config.aggregate, config.adapter),
+            server_optimizer(config.aggregate),
         ),
         edges={
             name: Edge(
@@ -125,6 +129,7 @@ def build_federation(config: Config, sources: Sources, layers: Sequence[Layer] =
                 edge_model,
                 _TRUNKS[config.federation.trunk](optimizer),
                 _below(name, codecs_of),
+                edge_mean(config.aggregate, config.adapter),
             )
             for name in edge_names
         },
@@ -165,7 +170,10 @@ def _devices(
         kept_back = min(round(config.data.holdout_fraction * len(rows)), len(rows) - 1)
         training, held_out = examples.take(order[kept_back:]), examples.take(order[:kept_back])
         codecs = codecs_of(name)
-        settings = _settings(config, sources, optimizer, name, number)
+        settings = replace(
+            _settings(config, sources, optimizer, name, number),
+            rank=device_rank(config.adapter, number, len(names)),
+        )
         device = devices[name] = Device(name, segments, training, held_out, codecs, settings)
         if name in evil:
             plot = plot_of(config, name)

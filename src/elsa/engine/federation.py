@@ -54,6 +54,7 @@ class Federation:
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a checkpoint must hold as tensors, by owner and name."""
         held = {f"global/{name}": value for name, value in self.cloud.adapters.items()}
+        held |= {f"server/{name}": value for name, value in self.cloud.moments().items()}
         for kind, parties in (("device", self.devices), ("edge", self.edges)):
             for name, party in parties.items():
                 for key, value in party.moments().items():
@@ -72,14 +73,18 @@ class Federation:
         """Go on from what `tensors` and `positions` gave before this round."""
         held: dict[tuple[str, str], dict[str, Tensor]] = defaultdict(dict)
         adapters: dict[str, Tensor] = {}
+        server: dict[str, Tensor] = {}
         for key, value in tensors.items():
             kind, _, rest = key.partition("/")
             if kind == "global":
                 adapters[rest] = value
+            elif kind == "server":
+                server[rest] = value
             else:
                 owner, _, name = rest.partition("/")
                 held[kind, owner][name] = value
-        self.cloud.restore({name: adapters[name] for name in self.cloud.adapters}, round_)
+        ordered = {name: adapters[name] for name in self.cloud.adapters}
+        self.cloud.restore(ordered, round_, server)
         for name, device in self.devices.items():
             memory = held["device-memory", name]
             device.restore(held["device", name], memory, positions[name])

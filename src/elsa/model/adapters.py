@@ -125,6 +125,16 @@ def lora_slots(layers: nn.ModuleList, path: str, start: int) -> Iterator[Slot]:
                     yield f"{PREFIX}{path}.{number}.{name}.{side}.weight", linear, "weight"
 
 
+def other_rank(name: str, adapter: Mapping[str, Tensor], shape: torch.Size) -> bool:
+    """Whether a LoRA factor differs from `shape` by its rank alone, and its partner likewise."""
+    first, second = name.replace(".lora_B.", ".lora_A."), name.replace(".lora_A.", ".lora_B.")
+    if first == second or first not in adapter or second not in adapter:
+        return False
+    a, b = adapter[first], adapter[second]
+    outer = a.shape[1:] == shape[1:] if name == first else b.shape[:-1] == shape[:-1]
+    return outer and a.ndim == b.ndim == len(shape) and a.shape[0] == b.shape[-1] > 0
+
+
 def draw(shapes: Mapping[str, Sequence[int]], seed: int) -> dict[str, Tensor]:
     """Initial adapters, float32: a draw depends on the seed and the name alone, on no split.
 

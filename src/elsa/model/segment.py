@@ -92,6 +92,8 @@ class Segment(nn.Module):
     def bind(self, adapter: Mapping[str, Tensor]) -> None:
         """Install a device's own tensors, without a copy; names of other segments are ignored.
 
+        A device may have LoRA factors of a rank of its own: the scale stays that of `lora`.
+
         The autograd graph of an earlier forward stays valid: it holds the tensors themselves.
 
         Raises:
@@ -105,7 +107,7 @@ class Segment(nn.Module):
                     f"adapter tensor '{name}' is missing; this segment, {self._span()}, needs "
                     f"{len(self.adapter_shapes)} tensors"
                 )
-            if tensor.shape != shape:
+            if tensor.shape != shape and not adapters.other_rank(name, adapter, shape):
                 raise AdapterError(
                     f"adapter tensor '{name}' has shape {list(tensor.shape)}, "
                     f"expected {list(shape)}"

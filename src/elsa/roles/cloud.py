@@ -3,6 +3,7 @@
 Each global round it picks the devices that take part, sends the global adapters to the edges, and
 averages what comes back (hierarchical federated averaging; Liu et al. 2020, arXiv 1905.06641):
 theta = sum_k w_k theta_k / sum_k w_k, where w_k is the weight of the devices that edge k averaged.
+Other means and a server optimizer may take the place of this one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from elsa.core.aggregate import WeightedMean
+from elsa.core.aggregate import NewMean, WeightedMean
 from elsa.core.score import Tally
+from elsa.core.serveropt import FedAdam
 from elsa.errors import AdapterError, ProtocolError
 from elsa.roles.parcel import Sent, unwrap, wrap
 from elsa.wire.messages import (
@@ -50,14 +52,29 @@ class Cloud:
         assignment: Mapping[str, Sequence[str]],
         schedule: Schedule,
         sent: Sent = "float32",
+        new_mean: NewMean = WeightedMean,
+        server: FedAdam | None = None,
     ) -> None:
-        """Start from `adapters`; `assignment` gives each edge's devices; `sent` how they travel."""
+        """Set up.
+
+        Args:
+            adapters: to start from.
+            assignment: each edge's devices.
+            schedule: how a round runs.
+            sent: how adapters travel.
+            new_mean: makes a round's mean over edges.
+            server: steps from the old adapters towards the mean; None takes the mean itself.
+        """
         self.adapters = dict(adapters)
         self.assignment = {edge: tuple(devices) for edge, devices in assignment.items()}
         self.round = 0
         self._schedule = schedule
         self._sent = sent
-        self._mean = WeightedMean()
+        self._server = server
+        self._server_state: dict[str, Tensor] = {}
+        self._new_mean = new_mean
+        self._mean = new_mean()
+        self._averaged = False
         self._reports: list[DeviceReport] = []
 
     def orders(self) -> dict[str, RoundOrder]:
@@ -97,21 +114,42 @@ class Cloud:
         }:
             raise AdapterError(f"edge {edge} sent adapters that are not those of this model")
         if update.weight > 0:
-            self._mean.add(unwrap(update.adapters), update.weight)
+            self._mean.add(unwrap(update.adapters), update.weight, edge)
+            self._averaged = True
         self._reports.extend(update.reports)
 
     def close_round(self) -> list[DeviceReport]:
-        """Replace the global adapters by the mean; the next round begins."""
+        """Replace the global adapters by the mean, or go towards it; the next round begins.
+
+        A round without any update changes nothing, the server's moments included.
+        """
         reports, self._reports = self._reports, []
-        self.adapters = self._mean.result(otherwise=self.adapters)
-        self._mean = WeightedMean()
+        if self._averaged:
+            mean = self._mean.result(otherwise=self.adapters)
+            if self._server is None:
+                self.adapters = mean
+            else:
+                self.adapters, self._server_state = self._server.step(
+                    self.adapters, mean, self._server_state
+                )
+        self._mean, self._averaged = self._new_mean(), False
         self.round += 1
         return reports
 
-    def restore(self, adapters: Mapping[str, Tensor], round_: int) -> None:
-        """Go on from these adapters at this round."""
+    def moments(self) -> Mapping[str, Tensor]:
+        """The server optimizer's state."""
+        return self._server_state
+
+    def restore(
+        self,
+        adapters: Mapping[str, Tensor],
+        round_: int,
+        moments: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Go on from these adapters at this round, and from an earlier `moments`."""
         self.adapters = dict(adapters)
         self.round = round_
+        self._server_state = dict(moments or {})
 
     def participants(self) -> set[str]:
         """Names of the devices that take part in this round, drawn from the seed."""

@@ -71,6 +71,7 @@ class DeviceSettings:
         seed: of the order of its rows.
         perturbation: how it hides what the edge sees; None shows it plainly.
         sent: how adapters travel.
+        rank: r of its adapters; 0 takes that of the global ones.
     """
 
     optimizer: OptimizerSettings
@@ -81,6 +82,7 @@ class DeviceSettings:
     seed: int
     perturbation: Perturbation | None = None
     sent: Sent = "float32"
+    rank: int = 0
 
 
 @dataclass(frozen=True)
@@ -195,9 +197,9 @@ class Device:
             self._stream.position = position
 
     def _ready(self, round_: int, edge_round: int) -> Exchange[LocalPlan]:
-        split = self.segments.split
-        frozen = not self.segments.bottom.adapter_names
-        ready = Ready(round_, edge_round, split.bottom, split.top, frozen, self.segments.top.reach)
+        split, rank = self.segments.split, self._settings.rank
+        frozen, reach = not self.segments.bottom.adapter_names, self.segments.top.reach
+        ready = Ready(round_, edge_round, split.bottom, split.top, frozen, reach, rank)
         plan = expect(LocalPlan, (yield ready))
         if (plan.round, plan.edge_round) != (round_, edge_round):
             raise ProtocolError(

@@ -19,8 +19,9 @@ from typing import cast, get_args
 import torch
 from torch import Tensor, nn
 
-from elsa.core.aggregate import WeightedMean
+from elsa.core.aggregate import Mean, NewMean, WeightedMean
 from elsa.core.codec import HopCodecs
+from elsa.core.lowrank import cut, padded, rank_of
 from elsa.core.ragged import (
     Reach,
     flat_index,
@@ -91,7 +92,7 @@ class _Session:
     trunk: Trunk
     parameters: Mapping[str, nn.Parameter]
     training: bool
-    device_names: frozenset[str]
+    shapes: Mapping[str, torch.Size]
     hops: Hops
     frozen: bool
     reach: Reach
@@ -111,9 +112,9 @@ class _Standing:
 class _Round:
     order: RoundOrder | EvaluationOrder
     adapters: dict[str, Tensor]
+    mean: Mean
     edge_round: int = 0
     weight: float = 0.0
-    mean: WeightedMean = field(default_factory=WeightedMean)
     sessions: dict[str, _Session] = field(default_factory=dict)
     finished: set[str] = field(default_factory=set)
     standings: dict[str, _Standing] = field(default_factory=dict)
@@ -124,13 +125,27 @@ class Edge:
     """One edge server."""
 
     def __init__(
-        self, name: str, model: EdgeModel, trunks: TrunkAdapters, codecs: Callable[[str], HopCodecs]
+        self,
+        name: str,
+        model: EdgeModel,
+        trunks: TrunkAdapters,
+        codecs: Callable[[str], HopCodecs],
+        new_mean: NewMean = WeightedMean,
     ) -> None:
-        """Set up; `codecs` makes those of a device, which may remember what it sent."""
+        """Set up.
+
+        Args:
+            name: of the edge.
+            model: what it knows of the model.
+            trunks: owner of the trunk adapters.
+            codecs: makes those of a device, which may remember what it sent.
+            new_mean: makes an edge round's mean over devices.
+        """
         self.name = name
         self._model = model
         self._trunks = trunks
         self._new_codecs = codecs
+        self._new_mean = new_mean
         self._codecs: dict[str, HopCodecs] = {}
         self._round: _Round | None = None
 
@@ -138,7 +153,7 @@ class Edge:
 
     def open(self, order: RoundOrder | EvaluationOrder) -> None:
         """Take the cloud's order; edge round 0 begins."""
-        self._round = _Round(order, unwrap(order.adapters))
+        self._round = _Round(order, unwrap(order.adapters), self._new_mean())
         self._round.standings = {device: _Standing() for device in order.devices}
         if isinstance(order, RoundOrder):
             self._trunks.open(self._round.adapters, order.devices)
@@ -151,7 +166,7 @@ class Edge:
         if rows:  # else nothing was averaged, and what the edge round before gave stands
             current.weight = float(rows)
         current.adapters = current.mean.result(otherwise=current.adapters)
-        current.mean = WeightedMean()
+        current.mean = self._new_mean()
         current.sessions.clear()
         current.finished.clear()
         current.edge_round += 1
@@ -251,7 +266,13 @@ class Edge:
         split = Split.of(self._model.blocks, request.bottom, request.top)
         trunk = self._model.trunk(split)
         names = set(trunk.adapter_names)
+        rank = rank_of(current.adapters)
+        if not 0 <= request.rank <= rank:
+            raise ProtocolError(
+                f"device {peer} asks for adapters of rank {request.rank}; allowed: 1 to {rank}"
+            )
         own = {name: value for name, value in current.adapters.items() if name not in names}
+        own = cut(own, request.rank or rank)
         training = isinstance(current.order, RoundOrder)
         parameters: Mapping[str, nn.Parameter]
         if training:
@@ -269,7 +290,13 @@ class Edge:
         reach = cast(Reach, request.reach)
         hops = Hops(self._codecs_of(peer), seed, self._model.hidden)
         current.sessions[peer] = _Session(
-            trunk, parameters, training, frozenset(own), hops, request.frozen, reach
+            trunk,
+            parameters,
+            training,
+            {name: value.shape for name, value in own.items()},
+            hops,
+            request.frozen,
+            reach,
         )
         steps = current.order.local_steps if isinstance(current.order, RoundOrder) else 0
         sent = wrap(own, self._model.sent)
@@ -375,16 +402,17 @@ class Edge:
                 f"device {peer}: update of round {request.round}.{request.edge_round}, "
                 f"where {order.round}.{current.edge_round} is due"
             )
-        if set(request.adapters) != session.device_names:
-            odd = sorted(set(request.adapters) ^ session.device_names)
+        if request.adapters.keys() != session.shapes.keys():
+            odd = sorted(request.adapters.keys() ^ session.shapes.keys())
             raise AdapterError(f"device {peer}: update lacks or adds {', '.join(odd[:3])}")
         for name, value in request.adapters.items():
-            if value.shape != current.adapters[name].shape:
+            if value.shape != session.shapes[name]:
                 raise AdapterError(
                     f"device {peer}: {name} has shape {list(value.shape)}, "
-                    f"not {list(current.adapters[name].shape)}"
+                    f"not {list(session.shapes[name])}"
                 )
-        current.mean.add(unwrap(request.adapters), request.rows)
+        adapters = padded(unwrap(request.adapters), rank_of(current.adapters))
+        current.mean.add(adapters, request.rows, peer)
         self._trunks.contribute(peer, request.rows, current.mean)
         del current.sessions[peer]
         current.finished.add(peer)

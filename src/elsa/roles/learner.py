@@ -18,11 +18,14 @@ class OptimizerSettings:
         weight_decay: decoupled decay.
         keep_moments: whether a party goes on with its own moments when a new round replaces the
             adapters they belong to; otherwise they start from zero.
+        proximal: mu of FedProx (Li et al. 2020, arXiv 1812.06127): the loss gains
+            mu / 2 |w - w0|^2, where w0 are the adapters that the edge round began with.
     """
 
     learning_rate: float
     weight_decay: float
     keep_moments: bool
+    proximal: float = 0.0
 
 
 class Learner:
@@ -38,6 +41,10 @@ class Learner:
         self.parameters = {
             name: nn.Parameter(value.detach().clone()) for name, value in adapters.items()
         }
+        self._proximal = settings.proximal
+        self._start = (
+            {name: value.detach() for name, value in adapters.items()} if settings.proximal else {}
+        )
         self._optimizer = torch.optim.AdamW(
             self.parameters.values(),
             lr=settings.learning_rate,
@@ -51,7 +58,16 @@ class Learner:
                 }
 
     def step(self) -> None:
-        """Take one optimizer step on the gradients gathered, and clear them."""
+        """Take one optimizer step on the gradients gathered, and clear them.
+
+        The proximal term's gradient, mu (w - w0), is added here, once a step however many
+        gradients were gathered.
+        """
+        if self._proximal:
+            for name, parameter in self.parameters.items():
+                if parameter.grad is not None:
+                    away = parameter.detach() - self._start[name]
+                    parameter.grad = parameter.grad + self._proximal * away
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
 

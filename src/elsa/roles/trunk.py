@@ -11,7 +11,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from elsa.core.aggregate import WeightedMean
+from elsa.core.aggregate import Mean
 from elsa.errors import ProtocolError
 from elsa.roles.learner import Learner, OptimizerSettings
 
@@ -41,11 +41,11 @@ class TrunkAdapters(Protocol):
         """Go on without `peer` in this edge round."""
         ...
 
-    def contribute(self, peer: str, weight: float, mean: WeightedMean) -> None:
+    def contribute(self, peer: str, weight: float, mean: Mean) -> None:
         """Enter `peer`'s trunk adapters into the edge's mean."""
         ...
 
-    def close(self, mean: WeightedMean) -> None:
+    def close(self, mean: Mean) -> None:
         """End the edge round: enter what was not entered device by device."""
         ...
 
@@ -96,14 +96,14 @@ class PerDeviceTrunk:
         """Drop the device's copy."""
         self._learners.pop(peer, None)
 
-    def contribute(self, peer: str, weight: float, mean: WeightedMean) -> None:
+    def contribute(self, peer: str, weight: float, mean: Mean) -> None:
         """Enter the copy with the device's weight, and let go of it."""
         learner = self._learners.pop(peer)
-        mean.add(learner.tensors(), weight)
+        mean.add(learner.tensors(), weight, peer)
         if self._settings.keep_moments:
             self._moments[peer] = learner.moments()
 
-    def close(self, mean: WeightedMean) -> None:
+    def close(self, mean: Mean) -> None:
         """Nothing is left to enter."""
 
     def moments(self) -> dict[str, Tensor]:
@@ -184,16 +184,16 @@ class SharedTrunk:
         self._waiting.discard(peer)
         self._step_if_complete()
 
-    def contribute(self, peer: str, weight: float, mean: WeightedMean) -> None:  # noqa: ARG002
+    def contribute(self, peer: str, weight: float, mean: Mean) -> None:  # noqa: ARG002
         """Remember the device's weight until all have finished."""
         self._weights[peer] = weight
 
-    def close(self, mean: WeightedMean) -> None:
+    def close(self, mean: Mean) -> None:
         """Enter the shared adapters, each block with the weight of the devices that used it."""
         if self._learner is None:
             return
         for peer, weight in self._weights.items():
-            mean.add(self._learner.tensors(self._names[peer]), weight)
+            mean.add(self._learner.tensors(self._names[peer]), weight, peer)
         if self._settings.keep_moments:
             self._moments = self._learner.moments()
         self._learner = None

@@ -48,6 +48,7 @@ class Ready:
         frozen: whether nothing learns below the first cut; hop 4 is then no gradient, but Accepted.
         reach: what it needs of each sequence at the second cut: "all" tokens, the "first" or
             "last" one, or their "mean"; hops 2 and 3 carry only that.
+        rank: r of the adapters it trains; 0 for that of the global ones.
     """
 
     round: int
@@ -56,6 +57,7 @@ class Ready:
     top: int
     frozen: bool = False
     reach: str = "all"
+    rank: int = 0
 
 
 @dataclass(frozen=True)

@@ -63,20 +63,22 @@ class Tensor(_message.Message):
     def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., values: _Optional[bytes] = ...) -> None: ...
 
 class Ready(_message.Message):
-    __slots__ = ("round", "edge_round", "bottom", "top", "frozen", "reach")
+    __slots__ = ("round", "edge_round", "bottom", "top", "frozen", "reach", "rank")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     EDGE_ROUND_FIELD_NUMBER: _ClassVar[int]
     BOTTOM_FIELD_NUMBER: _ClassVar[int]
     TOP_FIELD_NUMBER: _ClassVar[int]
     FROZEN_FIELD_NUMBER: _ClassVar[int]
     REACH_FIELD_NUMBER: _ClassVar[int]
+    RANK_FIELD_NUMBER: _ClassVar[int]
     round: int
     edge_round: int
     bottom: int
     top: int
     frozen: bool
     reach: str
-    def __init__(self, round: _Optional[int] = ..., edge_round: _Optional[int] = ..., bottom: _Optional[int] = ..., top: _Optional[int] = ..., frozen: _Optional[bool] = ..., reach: _Optional[str] = ...) -> None: ...
+    rank: int
+    def __init__(self, round: _Optional[int] = ..., edge_round: _Optional[int] = ..., bottom: _Optional[int] = ..., top: _Optional[int] = ..., frozen: _Optional[bool] = ..., reach: _Optional[str] = ..., rank: _Optional[int] = ...) -> None: ...
 
 class LocalPlan(_message.Message):
     __slots__ = ("round", "edge_round", "local_steps", "seed", "adapters")
