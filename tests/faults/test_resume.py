@@ -23,6 +23,8 @@ MODES = {
     "kept": (),
     "shared": ("federation.trunk=shared",),
     "reset-few": ("train.optimizer_state=reset", "federation.participation=0.67"),
+    "fedadam-prox": ("aggregate.server=adam", "aggregate.mu=0.1"),
+    "ranks-product": ("adapter.ranks=[2, 1]", "aggregate.factors=product"),
     "shared-few": (
         "federation.trunk=shared",
         "train.optimizer_state=reset",

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from elsa.core.lowrank import cut, padded
 from elsa.core.split import Split
 from elsa.errors import AdapterError, SplitError
 from elsa.model.checkpoint import Checkpoint, open_checkpoint
@@ -103,6 +104,27 @@ def test_what_bind_refuses_leaves_the_old_in_place(bert_dir: Path) -> None:
     with pytest.raises(AdapterError, match=r"'base_model.*weight' is missing"):
         top.bind(broken)
     assert torch.equal(top(torch.ones(1, 4, 16)), expected)
+
+
+def test_factors_of_another_rank_are_scaled_as_those_of_the_common_rank(bert_dir: Path) -> None:
+    """alpha / r is the model's: a device of rank 1 computes as if zeros filled its factors up."""
+    checkpoint = open_checkpoint(bert_dir)
+    whole, adapters = build_whole(checkpoint, TASK, LORA), device(checkpoint, 1)
+    small = cut(adapters, 1)
+    whole.bind(small)
+    expected = whole(IDS)
+    whole.bind(padded(small, 2))
+    torch.testing.assert_close(whole(IDS), expected)
+    whole.bind(adapters)
+    assert not torch.allclose(whole(IDS), expected, atol=1e-3)
+
+
+def test_factors_of_ranks_that_differ_at_one_layer_are_refused(bert_dir: Path) -> None:
+    checkpoint = open_checkpoint(bert_dir)
+    whole, adapters = build_whole(checkpoint, TASK, LORA), device(checkpoint, 1)
+    for name in (it for it in whole.adapter_names[:2]):
+        with pytest.raises(AdapterError, match="has shape"):
+            whole.bind({**adapters, name: cut(adapters, 1)[name]})
 
 
 def test_pairs_of_texts_reach_the_embeddings(bert_dir: Path) -> None:

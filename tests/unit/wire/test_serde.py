@@ -87,7 +87,7 @@ device_scores = st.lists(
     scores(DeviceScore, names), max_size=3, unique_by=lambda score: score.device
 ).map(tuple)
 messages: st.SearchStrategy[Message] = st.one_of(
-    st.builds(Ready, uint32, uint32, uint32, uint32),
+    st.builds(Ready, uint32, uint32, uint32, uint32, rank=uint32),
     st.builds(LocalPlan, uint32, uint32, uint32, uint32, adapters),
     activations(),
     st.builds(Gradients, uint32, packets()),
