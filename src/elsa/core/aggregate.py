@@ -32,7 +32,7 @@ class Mean(Protocol):
     def result(self, otherwise: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The mean of every key of `otherwise`, whose value stands where nobody sent the key.
 
-        Keys, order and dtypes are those of `otherwise`.
+        That value is then the very tensor. Keys, order and dtypes are those of `otherwise`.
         """
         ...
 

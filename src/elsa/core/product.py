@@ -58,8 +58,10 @@ class Ordered:
         self._inner.add(adapters, weight, sender)
 
     def result(self, otherwise: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The inner mean's products, in other factors."""
-        return by_singular_value(self._inner.result(otherwise))
+        """The inner mean's products, in other factors; without updates, what was."""
+        made = self._inner.result(otherwise)
+        untouched = all(value is otherwise[name] for name, value in made.items())
+        return made if untouched else by_singular_value(made)
 
 
 def _mean(

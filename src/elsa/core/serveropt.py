@@ -43,15 +43,16 @@ class FedAdam:
 
         Args:
             adapters: theta, by name.
-            mean: the round's mean, of the same names and shapes.
+            mean: the round's mean; what it lacks stays as it is, and so does its state.
             state: what the last step gave; empty before the first.
 
         Returns:
             The new adapters, in the dtypes of the old, and the new state, float64, under
             "m/<name>" and "v/<name>".
         """
-        moved, kept = {}, {}
-        for name, value in adapters.items():
+        moved, kept = dict(adapters), dict(state)
+        for name in mean:
+            value = adapters[name]
             start = value.double()
             change = mean[name].double() - start
             m = state.get(f"m/{name}", torch.zeros_like(start))

@@ -74,7 +74,6 @@ class Cloud:
         self._server_state: dict[str, Tensor] = {}
         self._new_mean = new_mean
         self._mean = new_mean()
-        self._averaged = False
         self._reports: list[DeviceReport] = []
 
     def orders(self) -> dict[str, RoundOrder]:
@@ -115,24 +114,23 @@ class Cloud:
             raise AdapterError(f"edge {edge} sent adapters that are not those of this model")
         if update.weight > 0:
             self._mean.add(unwrap(update.adapters), update.weight, edge)
-            self._averaged = True
         self._reports.extend(update.reports)
 
     def close_round(self) -> list[DeviceReport]:
         """Replace the global adapters by the mean, or go towards it; the next round begins.
 
-        A round without any update changes nothing, the server's moments included.
+        What nobody sent stays as it is, and so do the server's moments of it.
         """
         reports, self._reports = self._reports, []
-        if self._averaged:
-            mean = self._mean.result(otherwise=self.adapters)
-            if self._server is None:
-                self.adapters = mean
-            else:
-                self.adapters, self._server_state = self._server.step(
-                    self.adapters, mean, self._server_state
-                )
-        self._mean, self._averaged = self._new_mean(), False
+        mean = self._mean.result(otherwise=self.adapters)
+        if self._server is None:
+            self.adapters = mean
+        else:
+            sent = {name: it for name, it in mean.items() if it is not self.adapters[name]}
+            self.adapters, self._server_state = self._server.step(
+                self.adapters, sent, self._server_state
+            )
+        self._mean = self._new_mean()
         self.round += 1
         return reports
 

@@ -104,7 +104,8 @@ def test_where_nobody_has_learned_yet_every_direction_stays_open() -> None:
 
 def test_without_updates_all_is_as_it_was() -> None:
     start = site(2, 0)
-    assert all(value is start[name] for name, value in ProductMean().result(start).items())
+    for mean in (ProductMean(), Ordered(WeightedMean())):
+        assert all(value is start[name] for name, value in mean.result(start).items())
 
 
 def test_ordered_is_the_inner_mean_in_other_factors() -> None:

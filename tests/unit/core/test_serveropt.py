@@ -37,6 +37,17 @@ def test_numbers_that_move_much_and_little_move_alike() -> None:
     torch.testing.assert_close(got["a"], torch.tensor([0.01, -0.01]), rtol=1e-3, atol=0)
 
 
+def test_what_has_no_mean_stays_and_so_does_its_state() -> None:
+    adam = FedAdam(0.1, 0.9, 0.99, 1e-3)
+    start = {"a": torch.zeros(2), "b": torch.ones(2)}
+    one, state = adam.step(start, {name: value + 1 for name, value in start.items()}, {})
+    two, after = adam.step(one, {"a": one["a"] + 1}, state)
+    assert two["b"] is one["b"]
+    assert (after["m/b"] is state["m/b"], after["v/b"] is state["v/b"]) == (True, True)
+    assert not torch.equal(two["a"], one["a"])
+    assert list(two) == ["a", "b"]
+
+
 def test_what_goes_in_stays_as_it_was_and_dtypes_come_back() -> None:
     adam = FedAdam(0.1, 0.9, 0.99, 1e-3)
     start, mean = {"a": torch.ones(3).bfloat16()}, {"a": torch.zeros(3)}
