@@ -253,7 +253,7 @@ def turn(examples: Examples) -> None:
 
 
 FIELDS: dict[str, set[str]] = {
-    "Ready": {"round", "edge_round", "bottom", "top", "frozen", "reach"},
+    "Ready": {"round", "edge_round", "bottom", "top", "frozen", "reach", "rank"},
     "LocalPlan": {"round", "edge_round", "local_steps", "seed", "adapters"},
     "Activations": {"step", "training", "lengths", "packet", "numbers"},
     "Resend": {"step"},
