@@ -206,7 +206,8 @@ def train(kind: str, config: Config) -> dict[str, Any]:
     federation = Federation(config, sources, make(sources.model, config.run.seed))
     for _ in range(config.federation.rounds):
         federation.round()
-    scores = evaluated(federation.cloud.round - 1, federation.tallies(), TESTER, causal=False)
+    last = federation.cloud.round - 1
+    _, scores = evaluated(last, federation.tallies(), {"": TESTER}, causal=False)
     return {
         "accuracy": scores.accuracy,
         "accuracy_mean_device": scores.accuracy_mean_device,

@@ -172,7 +172,9 @@ def measure(precision: str, turns: int, threads: int) -> list[dict[str, Any]]:
         "elsa, unsplit": unsplit(model, stream()),
         "elsa, segments alone": segments_alone(model, stream(), split),
         "elsa": pipeline(config, sources),
-        "elsa, random batches": pipeline(random, replace(sources, model=model)),
+        "elsa, random batches": pipeline(
+            random, replace(sources, tasks=(replace(sources.tasks[0], model=model),))
+        ),
     }
     rates: dict[str, list[float]] = {name: [] for name in arms}
     for turn in range(turns + 1):

@@ -29,6 +29,8 @@ def _rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("accuracy_worst_device", "  worst device"),
     )
     rows = [(title, f"{summary[key]:.3f}") for key, title in shares if key in summary]
+    tasks = summary.get("tasks", {})
+    rows[1:1] = [(f"  {task}", f"{accuracy:.3f}") for task, accuracy in tasks.items()]
     if "perplexity" in summary:
         rows.append(("test perplexity", f"{summary['perplexity']:.2f}"))
     passed = summary["bytes"]

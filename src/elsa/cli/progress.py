@@ -96,6 +96,8 @@ class Progress:
                 self._line = self._round_line(event)
                 if self._task is not None:
                     self._bar.update(self._task, now="evaluating")
+            case events.TaskEvaluated():
+                self._line += f"  {event.task} {event.accuracy:.3f}"
             case events.Evaluated():
                 self._line += _scores(event)
             case events.CheckpointSaved():

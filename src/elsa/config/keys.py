@@ -75,7 +75,7 @@ def _collect(
     path: str, node: Mapping[str, Any], tables: Mapping[str, Any], found: dict[str, Key]
 ) -> None:
     node = _resolved(node, tables)
-    children: Mapping[str, Any] = node.get("properties", {})
+    children: Mapping[str, Any] = _rows(node, tables).get("properties", {})
     found[path] = Key(
         path=path,
         text=node.get("type") == "string",
@@ -85,6 +85,11 @@ def _collect(
     )
     for name, child in children.items():
         _collect(f"{path}.{name}" if path else name, child, tables, found)
+
+
+def _rows(node: Mapping[str, Any], tables: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The table that a list of tables repeats, or the node itself."""
+    return _resolved(node["items"], tables) if node.get("type") == "array" else node
 
 
 def _resolved(node: Mapping[str, Any], tables: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -113,11 +113,11 @@ def _report(label: str, problems: Sequence[str]) -> str:
 def _problem(error: Mapping[str, Any], set_keys: set[str]) -> str:
     """Turn one finding of the schema into a line for a person."""
     path = ".".join(part for part in error["loc"] if isinstance(part, str))
-    item = "".join(f"[{part}]" for part in error["loc"] if isinstance(part, int))
+    steps = (f".{part}" if isinstance(part, str) else f"[{part}]" for part in error["loc"])
+    start = "".join(steps).removeprefix(".")
     impossible = error.get("ctx", {}).get("error")
     if impossible is not None and not path:
         return str(impossible)
-    start = path + item
     if error["type"] != "missing" and not isinstance(error["input"], dict):
         start += f" = {_short(error['input'])}"
     if any(f"{key}.".startswith(f"{path}.") for key in set_keys):

@@ -58,6 +58,14 @@ class Data(Section):
     """Rows to take of `path`, chosen by the seed; 0 takes all."""
 
 
+class Task(Data):
+    """One of several data sets of a run, with a head of its own."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")] = "task"
+    share: Positive = 1.0
+    """Devices that hold it, in proportion to the other tasks' shares."""
+
+
 class Partition(Section):
     """How the rows lie on the devices."""
 
@@ -227,6 +235,8 @@ class Config(Section):
     run: Run = Run()
     model: Model = Model()
     data: Data = Data()
+    task: tuple[Task, ...] = ()
+    """Several tasks; if there are any, `data` is not read."""
     partition: Partition = Partition()
     federation: Federation = Federation()
     split: Split = Split()
@@ -246,7 +256,8 @@ class Config(Section):
                 f"federation.edges = {self.federation.edges} is more than federation.devices = "
                 f"{self.federation.devices}: an edge without devices has nothing to average"
             )
-        if self.partition.kind in ("group", "natural") and not self.data.group:
+        grouped = all(data.group for data in self.task or (self.data,))
+        if self.partition.kind in ("group", "natural") and not grouped:
             raise ValueError(
                 f"partition.kind = '{self.partition.kind}' needs data.group, "
                 "the column that says to which group or user a row belongs"
@@ -256,11 +267,35 @@ class Config(Section):
                 "partition.kind = 'dirichlet' needs labels, which model.task = 'causal-lm' has "
                 "not; allowed: 'iid', 'group', 'natural'"
             )
+        self._check_tasks()
         self._check_unusual()
         self._check_attack()
         if problem := aggregation_problem(self):
             raise ValueError(problem)
         return self
+
+    def _check_tasks(self) -> None:
+        """Each task needs a name, labels, and at least one device."""
+        names = [task.name for task in self.task]
+        if len(set(names)) < len(names):
+            raise ValueError(
+                f"task.name: {', '.join(names)} are the names of [[task]]; each must be another"
+            )
+        if len(names) > self.federation.devices:
+            raise ValueError(
+                f"{len(names)} tables [[task]] for federation.devices = "
+                f"{self.federation.devices}: each task needs a device"
+            )
+        if names and self.model.task == "causal-lm":
+            raise ValueError(
+                "[[task]] gives each task a head, which model.task = 'causal-lm' has not: put "
+                "the texts into one file, or set model.task = 'classification'"
+            )
+        if names and self.partition.rare_devices + self.partition.small_devices:
+            raise ValueError(
+                "partition.rare_devices and partition.small_devices go with one data set, "
+                "that of [data], and not with [[task]]"
+            )
 
     def _check_unusual(self) -> None:
         """Devices set apart for rare or little data need rows that anyone may hold."""

@@ -6,15 +6,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
+from torch import Tensor
 
 from elsa.config.schema import Config
 from elsa.core.codec import HopCodecs
+from elsa.core.cost import ModelShape
 from elsa.core.secret import SecretSeed
 from elsa.core.split import Split
 from elsa.core.ssop import check_rank
 from elsa.data.batches import Examples
 from elsa.data.partition import Rows, partition
-from elsa.data.table import Table
 from elsa.data.unusual import set_apart
 from elsa.engine.aggregation import cloud_mean, device_rank, edge_mean, server_optimizer
 from elsa.engine.clock import device_speeds
@@ -27,12 +28,12 @@ from elsa.engine.parts import (
     Text,
     digests,
     encode,
-    load_model,
     load_text,
     model_directory,
     table_digest,
 )
 from elsa.engine.poison import plot_of, poisoned, poisoned_rows
+from elsa.engine.tasks import TaskParts, data_of, devices_of, load_models
 from elsa.model.segments import initial_adapters
 from elsa.model.tokenizer import Tokenizer, load_tokenizer
 from elsa.roles.attacker import Attacker, forging
@@ -46,7 +47,7 @@ from elsa.wire.meter import Meter
 from elsa.wire.transport import Layer
 
 TESTER = "test"
-"""Name of the device that holds the common test rows and only evaluates."""
+"""Name of the device that holds the common test rows, of the only task, and only evaluates."""
 
 _TRUNKS: dict[str, Callable[[OptimizerSettings], TrunkAdapters]] = {
     "per-device": PerDeviceTrunk,
@@ -56,11 +57,29 @@ _TRUNKS: dict[str, Callable[[OptimizerSettings], TrunkAdapters]] = {
 
 @dataclass(frozen=True)
 class Sources:
-    """What a federation is built from, opened once: text, model and tokenizer."""
+    """What a federation is built from, opened once.
 
-    text: Text
-    model: ModelParts
+    Attributes:
+        tasks: at least one.
+        tokenizer: of the model.
+    """
+
+    tasks: tuple[TaskParts, ...]
     tokenizer: Tokenizer
+
+    @property
+    def text(self) -> Text:
+        """The rows of the first task."""
+        return self.tasks[0].text
+
+    @property
+    def model(self) -> ModelParts:
+        """The model with the head of the first task."""
+        return self.tasks[0].model
+
+    def labels(self) -> dict[str, list[str]]:
+        """Names of the classes, by task."""
+        return {task.name: list(task.text.train.label_names) for task in self.tasks}
 
 
 def open_sources(config: Config, say: Say = lambda _: None) -> Sources:
@@ -69,10 +88,12 @@ def open_sources(config: Config, say: Say = lambda _: None) -> Sources:
     Raises:
         ElsaError: they cannot be had, or do not fit the config.
     """
-    text = load_text(config, say)
+    texts = {name: load_text(config, data, say) for name, data in data_of(config).items()}
     directory = model_directory(config.model.path, say)
-    model = load_model(config, len(text.train.label_names), directory)
-    return Sources(text, model, load_tokenizer(directory))
+    labels = {name: list(text.train.label_names) for name, text in texts.items()}
+    models = load_models(config, labels, directory)
+    tasks = tuple(TaskParts(name, texts[name], models[name]) for name in texts)
+    return Sources(tasks, load_tokenizer(directory))
 
 
 def build_federation(config: Config, sources: Sources, layers: Sequence[Layer] = ()) -> Federation:
@@ -111,7 +132,7 @@ def build_federation(config: Config, sources: Sources, layers: Sequence[Layer] =
     return Federation(
         config=config,
         cloud=Cloud(
-            initial_adapters(model.checkpoint, model.task, model.lora, seed),
+            _initial(sources, seed),
             assignment,
             Schedule(
                 config.federation.edge_rounds,
@@ -134,9 +155,13 @@ def build_federation(config: Config, sources: Sources, layers: Sequence[Layer] =
             for name in edge_names
         },
         devices=_devices(config, sources, split, names, optimizer, codecs_of),
-        testers={edge_names[0]: [_tester(config, sources, split, optimizer, codecs_of)]},
+        testers={
+            edge_names[0]: [
+                _tester(config, sources, task, optimizer, codecs_of) for task in sources.tasks
+            ]
+        },
         speeds=device_speeds(config.network, names, seed),
-        shape=model.shape(split),
+        shape=max((task.model.shape(split) for task in sources.tasks), key=_head_weights),
         meter=meter,
         layers=(meter, *layers),
     )
@@ -144,8 +169,30 @@ def build_federation(config: Config, sources: Sources, layers: Sequence[Layer] =
 
 def digests_of(sources: Sources) -> tuple[dict[str, str], dict[str, str]]:
     """SHA-256 of the model's files and of the rows, for the manifest."""
-    rows = {"train": table_digest(sources.text.train), "test": table_digest(sources.text.test)}
+    rows = {}
+    for task in sources.tasks:
+        start = f"{task.name}/" if task.name else ""
+        rows[f"{start}train"] = table_digest(task.text.train)
+        rows[f"{start}test"] = table_digest(task.text.test)
     return digests(sources.model.checkpoint.directory), rows
+
+
+def tester_of(task: str) -> str:
+    """Name of the device that holds the test rows of a task and only evaluates."""
+    return f"{TESTER}-{task}" if task else TESTER
+
+
+def _initial(sources: Sources, seed: int) -> dict[str, Tensor]:
+    """Global adapters to start from: the shared ones and the head of each task."""
+    drawn: dict[str, Tensor] = {}
+    for task in sources.tasks:
+        model = task.model
+        drawn |= initial_adapters(model.checkpoint, model.task, model.lora, seed)
+    return drawn
+
+
+def _head_weights(shape: ModelShape) -> int:
+    return shape.head_weights
 
 
 def _below(edge: str, codecs_of: Callable[[str], HopCodecs]) -> Callable[[str], HopCodecs]:
@@ -161,32 +208,32 @@ def _devices(
     optimizer: OptimizerSettings,
     codecs_of: Callable[[str], HopCodecs],
 ) -> dict[str, Device | Attacker]:
-    table, seed = sources.text.train, config.run.seed
-    examples = encode(table, sources.tokenizer, config)
-    segments, evil = sources.model.segments(split), poisoned(config, names)
-    devices: dict[str, Device | Attacker] = {}
-    for number, (name, rows) in enumerate(zip(names, _shares(config, table), strict=True)):
-        order = np.random.default_rng((seed, number)).permutation(rows)
-        kept_back = min(round(config.data.holdout_fraction * len(rows)), len(rows) - 1)
-        training, held_out = examples.take(order[kept_back:]), examples.take(order[:kept_back])
-        codecs = codecs_of(name)
-        settings = replace(
-            _settings(config, sources, optimizer, name, number),
-            rank=device_rank(config.adapter, number, len(names)),
-        )
-        device = devices[name] = Device(name, segments, training, held_out, codecs, settings)
-        if name in evil:
-            plot = plot_of(config, name)
-            wrong = poisoned_rows(config, training, len(table.label_names))
-            lying = forging(codecs, plot)
-            corrupt = Device(name, segments, wrong, held_out, lying, settings)
-            devices[name] = Attacker(device, corrupt, plot)
+    evil, devices = poisoned(config, names), dict[str, Device | Attacker]()
+    for task, members in zip(sources.tasks, devices_of(config, names), strict=True):
+        segments, part = task.model.segments(split), data_of(config)[task.name].holdout_fraction
+        examples = encode(task.text.train, sources.tokenizer, config)
+        for name, rows in zip(members, _shares(config, task, len(members)), strict=True):
+            number = len(devices)
+            order = np.random.default_rng((config.run.seed, number)).permutation(rows)
+            kept_back = min(round(part * len(rows)), len(rows) - 1)
+            training, held_out = examples.take(order[kept_back:]), examples.take(order[:kept_back])
+            codecs = codecs_of(name)
+            settings = replace(
+                _settings(config, sources, optimizer, name, number),
+                rank=device_rank(config.adapter, number, len(names)),
+            )
+            device = devices[name] = Device(name, segments, training, held_out, codecs, settings)
+            if name in evil:
+                plot = plot_of(config, name)
+                wrong, lying = poisoned_rows(config, training, task.classes), forging(codecs, plot)
+                corrupt = Device(name, segments, wrong, held_out, lying, settings)
+                devices[name] = Attacker(device, corrupt, plot)
     return devices
 
 
-def _shares(config: Config, table: Table) -> list[Rows]:
+def _shares(config: Config, task: TaskParts, devices: int) -> list[Rows]:
     """Row numbers of each device: the ordinary ones, then those of little, then of rare data."""
-    layout, seed = config.partition, config.run.seed
+    layout, table, seed = config.partition, task.text.train, task.seed(config.run.seed)
     apart = set_apart(
         len(table),
         table.label,
@@ -199,7 +246,7 @@ def _shares(config: Config, table: Table) -> list[Rows]:
     shares = partition(
         len(ordinary),
         layout.kind,
-        config.federation.devices - layout.rare_devices - layout.small_devices,
+        devices - layout.rare_devices - layout.small_devices,
         seed,
         alpha=layout.alpha,
         min_rows=layout.min_rows,
@@ -212,17 +259,19 @@ def _shares(config: Config, table: Table) -> list[Rows]:
 def _tester(
     config: Config,
     sources: Sources,
-    split: Split,
+    task: TaskParts,
     optimizer: OptimizerSettings,
     codecs_of: Callable[[str], HopCodecs],
 ) -> Device:
+    name = tester_of(task.name)
+    split = Split.of(task.model.checkpoint.blocks, config.split.bottom, config.split.top)
     return Device(
-        TESTER,
-        sources.model.segments(split),
+        name,
+        task.model.segments(split),
         Examples([]),
-        encode(sources.text.test, sources.tokenizer, config),
-        codecs_of(TESTER),
-        _settings(config, sources, optimizer, TESTER, config.federation.devices),
+        encode(task.text.test, sources.tokenizer, config),
+        codecs_of(name),
+        _settings(config, sources, optimizer, name, config.federation.devices),
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from elsa.config.schema import Config
+from elsa.config.schema import Config, Data
 from elsa.core.cost import ModelShape
 from elsa.core.split import Split
 from elsa.data.assets import cache_dir, fetch, find_asset
@@ -18,7 +18,7 @@ from elsa.data.table import Columns, Table
 from elsa.errors import ConfigError
 from elsa.model.checkpoint import Checkpoint, fast_dtype, open_checkpoint, resolve_model
 from elsa.model.gguf import convert_gguf
-from elsa.model.segments import Trunk, build_bottom, build_top, build_trunk
+from elsa.model.segments import Bottom, Trunk, build_bottom, build_top, build_trunk
 from elsa.model.tasks import CausalLM, Classification, LoraSpec, Task
 from elsa.model.tokenizer import Tokenizer
 from elsa.roles.device import Segments
@@ -44,7 +44,14 @@ class ModelParts:
         self.task = task
         self.lora = lora
         self.trunk = cache(self._trunk)
+        self.bottom = cache(self._bottom)
         self.segments = cache(self._segments)
+
+    def with_task(self, task: Task) -> "ModelParts":
+        """The same model for another task; bottom and trunk, which know of no task, are shared."""
+        other = ModelParts(self.checkpoint, task, self.lora)
+        other.trunk, other.bottom = self.trunk, self.bottom
+        return other
 
     def shape(self, split: Split) -> ModelShape:
         """What the model's cost depends on, read off the segments of this split."""
@@ -63,11 +70,14 @@ class ModelParts:
     def _trunk(self, split: Split) -> Trunk:
         return build_trunk(self.checkpoint, split, self.task, self.lora)
 
+    def _bottom(self, split: Split) -> Bottom:
+        return build_bottom(self.checkpoint, split, self.task, self.lora)
+
     def _segments(self, split: Split) -> Segments:
         return Segments(
             split,
             self.checkpoint.hidden_size,
-            build_bottom(self.checkpoint, split, self.task, self.lora),
+            self.bottom(split),
             build_top(self.checkpoint, split, self.task, self.lora),
         )
 
@@ -113,9 +123,8 @@ def load_model(config: Config, labels: int, directory: Path) -> ModelParts:
     return ModelParts(checkpoint, task, lora)
 
 
-def load_text(config: Config, say: Say) -> Text:
-    """Read the rows of a config, test rows split off."""
-    data = config.data
+def load_text(config: Config, data: Data, say: Say) -> Text:
+    """Read the rows that `data`, a part of a config, names, test rows split off."""
     causal = config.model.task == "causal-lm"
     columns = Columns(data.text, data.pair, "" if causal else data.label, data.group)
     train, test = load_split(

@@ -3,11 +3,11 @@
 import resource
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from time import monotonic
 from typing import Any
 
-from elsa.engine.build import TESTER, Sources
+from elsa.engine.build import Sources, tester_of
 from elsa.engine.export import export_adapters
 from elsa.engine.federation import Federation
 from elsa.engine.scores import evaluated
@@ -34,6 +34,7 @@ class Totals:
         simulated_seconds: on the virtual clock.
         loss: mean training loss of the last round.
         scores: of the last evaluation.
+        tasks: accuracy of each task in it, if there are several.
     """
 
     samples: int = 0
@@ -42,6 +43,7 @@ class Totals:
     simulated_seconds: float = 0.0
     loss: float = 0.0
     scores: Mapping[str, float | None] | None = None
+    tasks: Mapping[str, float] = field(default_factory=dict)
 
 
 class Runner:
@@ -102,8 +104,8 @@ class Runner:
         export_adapters(
             cloud.adapters,
             self._config,
-            self._sources.model,
-            self._sources.text.train.label_names,
+            {task.name: task.model for task in self._sources.tasks},
+            self._sources.labels(),
             self._directory.adapter,
         )
         self._directory.write_summary(summary)
@@ -138,7 +140,7 @@ class Runner:
             loss=loss,
         )
         scores = self._evaluate(number)
-        self._directory.metrics.append(_metrics(finished, scores))
+        self._directory.metrics.append(_metrics(finished, scores, self._totals.tasks))
         self._save()
 
     def _evaluate(self, number: int) -> events.Evaluated | None:
@@ -146,11 +148,15 @@ class Runner:
         if (number + 1) % every and number + 1 != rounds:
             return None
         causal = self._config.model.task == "causal-lm"
-        scores = evaluated(number, self._simulation.evaluate(), TESTER, causal=causal)
+        testers = {task.name: tester_of(task.name) for task in self._sources.tasks}
+        of_each, scores = evaluated(number, self._simulation.evaluate(), testers, causal=causal)
+        for each in of_each:
+            self._emit(each)
         self._emit(scores)
         fields = asdict(scores)
         del fields["round"], fields["kind"]
-        self._totals = replace(self._totals, scores=fields)
+        by_task = {it.task: it.accuracy for it in of_each}
+        self._totals = replace(self._totals, scores=fields, tasks=by_task)
         return scores
 
     def _save(self) -> None:
@@ -162,7 +168,7 @@ class Runner:
             "positions": federation.positions(),
             "meter": federation.meter.state(),
             "totals": asdict(self._totals),
-            "labels": list(self._sources.text.train.label_names),
+            "labels": self._sources.labels(),
         }
         save_checkpoint(self._directory, federation.cloud.round, federation.tensors(), state)
         self._emit(events.CheckpointSaved(federation.cloud.round))
@@ -173,6 +179,8 @@ class Runner:
         summary: dict[str, Any] = {
             name: value for name, value in scores.items() if value is not None and name != "loss"
         }
+        if totals.tasks:
+            summary["tasks"] = dict(totals.tasks)
         return summary | {
             "loss": scores.get("loss"),
             "training_loss": totals.loss,
@@ -232,7 +240,9 @@ def peak_rss() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _metrics(finished: events.RoundFinished, scores: events.Evaluated | None) -> RoundMetrics:
+def _metrics(
+    finished: events.RoundFinished, scores: events.Evaluated | None, tasks: Mapping[str, float]
+) -> RoundMetrics:
     return RoundMetrics(
         round=finished.round,
         loss=finished.loss,
@@ -242,6 +252,7 @@ def _metrics(finished: events.RoundFinished, scores: events.Evaluated | None) ->
         accuracy_mean_device=scores.accuracy_mean_device if scores else None,
         accuracy_worst_device=scores.accuracy_worst_device if scores else None,
         perplexity=scores.perplexity if scores else None,
+        accuracy_by_task=dict(tasks) if scores and tasks else None,
         bytes_device_to_edge=finished.bytes["device_to_edge"],
         bytes_edge_to_device=finished.bytes["edge_to_device"],
         bytes_edge_to_cloud=finished.bytes["edge_to_cloud"],

@@ -4,26 +4,39 @@ import math
 from collections.abc import Mapping
 
 from elsa.core.score import Tally
-from elsa.record.events import Evaluated
+from elsa.record.events import Evaluated, TaskEvaluated
 
 
-def evaluated(round_: int, tallies: Mapping[str, Tally], tester: str, *, causal: bool) -> Evaluated:
-    """The scores of the global adapters.
+def evaluated(
+    round_: int, tallies: Mapping[str, Tally], testers: Mapping[str, str], *, causal: bool
+) -> tuple[list[TaskEvaluated], Evaluated]:
+    """The scores of the global adapters: of each task, if there are several, and of all.
 
     Args:
         round_: the global round that made them.
         tallies: by device name; devices without held-out rows have no items and do not count.
-        tester: name of the device with the common test rows, which `accuracy` and `loss` are of.
+        testers: by task, of the only one under "", name of the device with its test rows, which
+            accuracies and losses are of; those of all are the mean over tasks.
         causal: whether the task is a language model: then accuracies are of tokens, and there is
             a perplexity.
     """
-    common = tallies.get(tester, Tally())
-    own = [tally.accuracy for name, tally in tallies.items() if name != tester and tally.items]
-    return Evaluated(
+    measured = {name: tally for name, tally in tallies.items() if tally.items}
+    common = {task: measured[name] for task, name in testers.items() if name in measured}
+    losses = [tally.mean_loss for tally in common.values()]
+    shares = [tally.accuracy for tally in common.values()]
+    own = [it.accuracy for name, it in measured.items() if name not in testers.values()]
+    loss = sum(losses) / len(losses) if losses else None
+    of_all = Evaluated(
         round=round_,
-        loss=common.mean_loss if common.items else None,
-        accuracy=common.accuracy if common.items else None,
+        loss=loss,
+        accuracy=sum(shares) / len(shares) if shares else None,
         accuracy_mean_device=sum(own) / len(own) if own else None,
         accuracy_worst_device=min(own) if own else None,
-        perplexity=math.exp(min(common.mean_loss, 700.0)) if causal and common.items else None,
+        perplexity=math.exp(min(loss, 700.0)) if causal and loss is not None else None,
     )
+    of_each = [
+        TaskEvaluated(round_, task, tally.mean_loss, tally.accuracy)
+        for task, tally in common.items()
+        if task
+    ]
+    return of_each, of_all

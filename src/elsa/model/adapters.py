@@ -2,7 +2,8 @@
 
 Names are those that PEFT saves, for example
 `base_model.model.bert.encoder.layer.3.attention.self.query.lora_A.weight`. A trainable head of
-classification goes under `base_model.model.classifier.weight` (or `score`).
+classification goes under `base_model.model.classifier.weight` (or `score`); where devices have
+several tasks, that of each under `head.<task>.weight`.
 """
 
 import hashlib
@@ -23,6 +24,7 @@ from elsa.model.families import Family
 from elsa.model.tasks import LoraSpec
 
 PREFIX = "base_model.model."
+_HEAD = "head."
 Part = Literal["bottom", "trunk", "top"]
 Slot = tuple[str, nn.Module, str]
 """(global name, module, attribute) of a trainable tensor."""
@@ -34,6 +36,26 @@ def block_of(name: str) -> int | None:
     """Number of the block that an adapter tensor belongs to; None for the head."""
     found = _BLOCK.search(name)
     return int(found.group(1)) if found else None
+
+
+def head_path(family: Family, task: str) -> str:
+    """What the names of a head's tensors begin with; `task` is empty if there is only one."""
+    return f"{_HEAD}{task}." if task else f"{PREFIX}{family.head}."
+
+
+def head_of(name: str) -> str:
+    """The task whose head an adapter tensor belongs to; empty for what all devices share."""
+    return name.removeprefix(_HEAD).rpartition(".")[0] if name.startswith(_HEAD) else ""
+
+
+def of_task(adapters: Mapping[str, Tensor], family: Family, task: str) -> dict[str, Tensor]:
+    """What all devices share and the head of one task, under the names of a single task's model."""
+    own, plain = head_path(family, task), head_path(family, "")
+    return {
+        plain + name.removeprefix(own) if name.startswith(own) else name: value
+        for name, value in adapters.items()
+        if head_of(name) in ("", task)
+    }
 
 
 def in_order(names: Sequence[str]) -> list[str]:

@@ -158,9 +158,11 @@ class Segment(nn.Module):
             for name, module, leaf in adapters.lora_slots(self._layers(), path, self.blocks.start)
         }
         if self.head is not None:
+            assert isinstance(self.task, Classification)
+            own = adapters.head_path(family, self.task.name)
             for leaf, parameter in self.head._parameters.items():
                 if parameter is not None:
-                    slots[f"{adapters.PREFIX}{family.head}.{leaf}"] = (self.head, leaf)
+                    slots[f"{own}{leaf}"] = (self.head, leaf)
         self.adapter_names = tuple(adapters.in_order(list(slots)))
         self.adapter_shapes = {}
         self._slots = []

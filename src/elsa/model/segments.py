@@ -50,6 +50,11 @@ class Trunk(Segment):
 class _Ended(Segment):
     """A segment with the head."""
 
+    @property
+    def head_task(self) -> str:
+        """Name of the task that the head is of; empty if there is only one."""
+        return self.task.name if isinstance(self.task, Classification) else ""
+
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy.
 

@@ -15,10 +15,13 @@ class Classification:
     Attributes:
         labels: C, number of labels.
         pooling: mean over the tokens, the first token (cls) or the last one.
+        name: of the task, where devices have several; its head is then its own, under
+            "head.<name>.".
     """
 
     labels: int
     pooling: Pooling
+    name: str = ""
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,17 @@ class Evaluated:
 
 
 @dataclass(frozen=True)
+class TaskEvaluated:
+    """The global adapters and the head of one of several tasks were evaluated after a round."""
+
+    round: int
+    task: str
+    loss: float
+    accuracy: float
+    kind: Literal["task_evaluated"] = "task_evaluated"
+
+
+@dataclass(frozen=True)
 class CheckpointSaved:
     """The state after a round lies whole on the disk."""
 
@@ -138,6 +149,7 @@ Event = (
     | EdgeFinished
     | RoundFinished
     | Evaluated
+    | TaskEvaluated
     | CheckpointSaved
     | Interrupted
     | RunFinished

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -30,6 +31,7 @@ class RoundMetrics:
         simulated_seconds: length of this round on the virtual clock.
         wall_seconds: length of this round on the wall clock.
         peak_rss_bytes: the process's largest resident memory so far.
+        accuracy_by_task: where there are several tasks, of each; a JSON table in the file.
     """
 
     round: int
@@ -48,6 +50,7 @@ class RoundMetrics:
     simulated_seconds: float
     wall_seconds: float
     peak_rss_bytes: int
+    accuracy_by_task: dict[str, float] | None = None
 
 
 COLUMNS = (*(field.name for field in fields(RoundMetrics)), "time")
@@ -90,7 +93,7 @@ class MetricsLog:
             self._replay(self._scalars)
         now = self._clock()
         cells = asdict(row) | {"time": now}
-        self._file.append(_csv_line(["" if x is None else repr(x) for x in cells.values()]))
+        self._file.append(_csv_line([_cell(value) for value in cells.values()]))
         self._scalars.add(row.round, asdict(row), now)
 
     def offset(self) -> int:
@@ -145,7 +148,15 @@ def _parse(line: bytes) -> tuple[RoundMetrics, float]:
     cells = next(csv.reader([line.decode()]), [])
     values = {name: cell or None for name, cell in zip(COLUMNS, cells, strict=True)}
     written = float(values.pop("time") or "nan")
-    return ROW.validate_python(values), written
+    by_task = values.pop("accuracy_by_task")
+    tasks = {"accuracy_by_task": None if by_task is None else json.loads(by_task)}
+    return ROW.validate_python(values | tasks), written
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, dict):
+        return json.dumps(value)
+    return "" if value is None else repr(value)
 
 
 def _csv_line(cells: list[str]) -> bytes:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from elsa.errors import RunError
 
@@ -49,12 +50,16 @@ class ScalarFile:
             raise RunError(f"{folder}: cannot be written: {error.strerror}") from error
         self._write(Event(wall_time=now, file_version="brain.Event:2"))
 
-    def add(self, step: int, numbers: Mapping[str, float | None], wall_time: float) -> None:
+    def add(self, step: int, numbers: Mapping[str, Any], wall_time: float) -> None:
         """Add the numbers that have a tag and a value; `wall_time` in seconds since 1970."""
+        by_task = numbers["accuracy_by_task"] or {}
+        tagged = {tag: numbers[name] for name, tag in TAGS.items()} | {
+            f"{TAGS['accuracy']}_{task}": accuracy for task, accuracy in by_task.items()
+        }
         values = [
-            self._summary.Value(tag=tag, simple_value=numbers[name])
-            for name, tag in TAGS.items()
-            if numbers[name] is not None
+            self._summary.Value(tag=tag, simple_value=value)
+            for tag, value in tagged.items()
+            if value is not None
         ]
         summary = self._summary(value=values)
         self._write(self._event(wall_time=wall_time, step=step, summary=summary))

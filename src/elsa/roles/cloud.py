@@ -13,9 +13,11 @@ import numpy as np
 from torch import Tensor
 
 from elsa.core.aggregate import NewMean, WeightedMean
+from elsa.core.codec import all_finite
 from elsa.core.score import Tally
 from elsa.core.serveropt import FedAdam
 from elsa.errors import AdapterError, ProtocolError
+from elsa.model.adapters import head_of
 from elsa.roles.parcel import Sent, unwrap, wrap
 from elsa.wire.messages import (
     DeviceReport,
@@ -108,12 +110,18 @@ class Cloud:
         """
         if update.round != self.round:
             raise ProtocolError(f"edge {edge} sent round {update.round}; round {self.round} is due")
+        weights = {"": update.weight} | {it.head: it.weight for it in update.heads}
         if {name: value.shape for name, value in update.adapters.items()} != {
-            name: value.shape for name, value in self.adapters.items()
+            name: value.shape for name, value in self.adapters.items() if head_of(name) in weights
         }:
             raise AdapterError(f"edge {edge} sent adapters that are not those of this model")
         if update.weight > 0:
-            self._mean.add(unwrap(update.adapters), update.weight, edge)
+            adapters = unwrap(update.adapters)
+            if min(weights.values()) <= 0 or not all(map(all_finite, adapters.values())):
+                raise AdapterError(f"edge {edge} sent NaN, infinity, or a head of no weight")
+            for head, weight in weights.items():
+                part = {name: it for name, it in adapters.items() if head_of(name) == head}
+                self._mean.add(part, weight, edge)
         self._reports.extend(update.reports)
 
     def close_round(self) -> list[DeviceReport]:

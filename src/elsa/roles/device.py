@@ -197,9 +197,18 @@ class Device:
             self._stream.position = position
 
     def _ready(self, round_: int, edge_round: int) -> Exchange[LocalPlan]:
-        split, rank = self.segments.split, self._settings.rank
-        frozen, reach = not self.segments.bottom.adapter_names, self.segments.top.reach
-        ready = Ready(round_, edge_round, split.bottom, split.top, frozen, reach, rank)
+        split, top, settings = self.segments.split, self.segments.top, self._settings
+        frozen = not self.segments.bottom.adapter_names
+        ready = Ready(
+            round_,
+            edge_round,
+            split.bottom,
+            split.top,
+            frozen,
+            top.reach,
+            settings.rank,
+            top.head_task,
+        )
         plan = expect(LocalPlan, (yield ready))
         if (plan.round, plan.edge_round) != (round_, edge_round):
             raise ProtocolError(

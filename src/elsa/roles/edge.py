@@ -12,7 +12,8 @@ round; the others are not touched. Shapes: T tokens of a batch without padding, 
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast, get_args
 
@@ -32,6 +33,7 @@ from elsa.core.ragged import (
 )
 from elsa.core.split import Split
 from elsa.errors import AdapterError, CacheMiss, CodecError, ProtocolError
+from elsa.model.adapters import head_of
 from elsa.model.segments import Trunk
 from elsa.roles.hops import Hops
 from elsa.roles.parcel import Sent, unwrap, wrap
@@ -45,6 +47,7 @@ from elsa.wire.messages import (
     EdgeUpdate,
     EvaluationOrder,
     Gradients,
+    HeadWeight,
     LocalPlan,
     Message,
     Ready,
@@ -96,6 +99,7 @@ class _Session:
     hops: Hops
     frozen: bool
     reach: Reach
+    head: str
     step: int = 0
     pending: _Pending | None = None
 
@@ -106,6 +110,7 @@ class _Standing:
     samples: int = 0
     loss: float = 0.0
     lost: str = ""
+    head: str = ""
 
 
 @dataclass
@@ -115,6 +120,7 @@ class _Round:
     mean: Mean
     edge_round: int = 0
     weight: float = 0.0
+    heads: dict[str, float] = field(default_factory=dict)
     sessions: dict[str, _Session] = field(default_factory=dict)
     finished: set[str] = field(default_factory=set)
     standings: dict[str, _Standing] = field(default_factory=dict)
@@ -165,6 +171,7 @@ class Edge:
         rows = sum(current.standings[name].rows for name in current.finished)
         if rows:  # else nothing was averaged, and what the edge round before gave stands
             current.weight = float(rows)
+        current.heads |= _rows_by_head(current.standings[name] for name in current.finished)
         current.adapters = current.mean.result(otherwise=current.adapters)
         current.mean = self._new_mean()
         current.sessions.clear()
@@ -182,8 +189,11 @@ class Edge:
             DeviceReport(name, it.rows, it.samples, it.loss / max(it.samples, 1), it.lost)
             for name, it in current.standings.items()
         )
-        adapters = wrap(current.adapters, self._model.sent)
-        return EdgeUpdate(current.order.round, adapters, current.weight, reports)
+        known = ("", *current.heads)
+        learned = {name: it for name, it in current.adapters.items() if head_of(name) in known}
+        heads = tuple(HeadWeight(head, rows) for head, rows in current.heads.items())
+        adapters = wrap(learned, self._model.sent)
+        return EdgeUpdate(current.order.round, adapters, current.weight, reports, heads)
 
     # Towards the devices.
 
@@ -271,7 +281,17 @@ class Edge:
             raise ProtocolError(
                 f"device {peer} asks for adapters of rank {request.rank}; allowed: 1 to {rank}"
             )
-        own = {name: value for name, value in current.adapters.items() if name not in names}
+        heads = {head_of(name) for name in current.adapters} - {""}
+        if request.head not in (heads or {""}):
+            raise ProtocolError(
+                f"device {peer} trains the head of task '{request.head}'; this run has "
+                f"{', '.join(sorted(heads)) or 'one head, without a name'}"
+            )
+        own = {
+            name: value
+            for name, value in current.adapters.items()
+            if name not in names and head_of(name) in ("", request.head)
+        }
         own = cut(own, request.rank or rank)
         training = isinstance(current.order, RoundOrder)
         parameters: Mapping[str, nn.Parameter]
@@ -297,6 +317,7 @@ class Edge:
             hops,
             request.frozen,
             reach,
+            request.head,
         )
         steps = current.order.local_steps if isinstance(current.order, RoundOrder) else 0
         sent = wrap(own, self._model.sent)
@@ -417,6 +438,7 @@ class Edge:
         del current.sessions[peer]
         current.finished.add(peer)
         standing = current.standings[peer]
+        standing.head = session.head
         standing.rows = request.rows
         standing.samples += request.samples
         standing.loss += request.loss * request.samples
@@ -431,3 +453,11 @@ class Edge:
         current.finished.add(peer)
         current.scores[peer] = DeviceScore(peer, request.items, request.correct, request.loss)
         return Accepted()
+
+
+def _rows_by_head(standings: Iterable[_Standing]) -> dict[str, float]:
+    """Rows behind the head of each task, sorted by task."""
+    rows = Counter[str]()
+    for it in standings:
+        rows[it.head] += it.rows
+    return {head: float(rows[head]) for head in sorted(rows) if head and rows[head]}

@@ -12,7 +12,7 @@ from numbers import Integral, Real
 
 from elsa.core.codec import Packet
 from elsa.errors import FrameError
-from elsa.wire.messages import Activations, DeviceReport, DeviceScore, Message, Score
+from elsa.wire.messages import Activations, DeviceScore, HeadWeight, Message, Row, Score
 
 FRAME_LIMIT = 2**30
 """Largest frame, in bytes."""
@@ -26,7 +26,7 @@ _DIMENSIONS = 8
 _LONG = ("rows", "samples", "items", "correct")
 
 
-def check(message: Message | DeviceReport | DeviceScore) -> None:
+def check(message: Message | Row) -> None:
     """Accept `message` or raise FrameError with the field, its value and what is allowed."""
     kind = type(message).__name__
     for field in fields(message):
@@ -44,6 +44,8 @@ def _check_field(where: str, field: str, value: object) -> None:
             check_packet(where, value)
         case str() if field in ("reason", "lost"):
             _check_text(where, value)
+        case str() if field == "head" and not value:
+            pass
         case str():
             check_name(where, value)
         case Real() if field in ("loss", "weight"):
@@ -54,10 +56,11 @@ def _check_field(where: str, field: str, value: object) -> None:
             check_names(where, tuple(value))
         case Sequence() if field == "devices":
             check_names(where, value)
-        case Sequence() if field in ("reports", "scores"):
+        case Sequence() if field in ("reports", "scores", "heads"):
             for row in value:
                 check(row)
-            check_names(where, [row.device for row in value])
+            named = [row.head if isinstance(row, HeadWeight) else row.device for row in value]
+            check_names(where, named)
         case _:
             pass
 

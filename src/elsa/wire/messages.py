@@ -49,6 +49,7 @@ class Ready:
         reach: what it needs of each sequence at the second cut: "all" tokens, the "first" or
             "last" one, or their "mean"; hops 2 and 3 carry only that.
         rank: r of the adapters it trains; 0 for that of the global ones.
+        head: task whose head it trains; empty where all devices share one head.
     """
 
     round: int
@@ -58,6 +59,7 @@ class Ready:
     frozen: bool = False
     reach: str = "all"
     rank: int = 0
+    head: str = ""
 
 
 @dataclass(frozen=True)
@@ -219,20 +221,36 @@ class DeviceReport:
 
 
 @dataclass(frozen=True)
+class HeadWeight:
+    """How much the head of a task counts in an edge's average.
+
+    Attributes:
+        head: the task's name.
+        weight: sum of the weights of the devices that trained it.
+    """
+
+    head: str
+    weight: float
+
+
+@dataclass(frozen=True)
 class EdgeUpdate:
     """What an edge's devices learned in a global round.
 
     Attributes:
         round: global round.
-        adapters: average over the devices, by global adapter name.
+        adapters: average over the devices, by global adapter name; without the heads of tasks
+            that none of them trained.
         weight: sum of the devices' weights in that average.
         reports: one for each device that was asked to take part.
+        heads: one for each head of a task among the adapters.
     """
 
     round: int
     adapters: Mapping[str, Tensor]
     weight: float
     reports: Sequence[DeviceReport]
+    heads: Sequence[HeadWeight] = ()
 
 
 @dataclass(frozen=True)
@@ -277,6 +295,9 @@ class EdgeScores:
     round: int
     scores: Sequence[DeviceScore]
 
+
+Row = DeviceReport | DeviceScore | HeadWeight
+"""A line of a list inside a message."""
 
 Message = (
     Ready

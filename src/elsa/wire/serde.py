@@ -23,12 +23,14 @@ from elsa.wire.messages import (
     EdgeUpdate,
     EvaluationOrder,
     Gradients,
+    HeadWeight,
     LocalPlan,
     Message,
     Ready,
     Refusal,
     Resend,
     RoundOrder,
+    Row,
     Score,
     Update,
 )
@@ -54,9 +56,10 @@ _KINDS: dict[str, type[Message]] = {
 _BODIES = {kind: body for body, kind in _KINDS.items()}
 assert set(_BODIES) == set(get_args(Message))
 _WITH_PACKET = (Activations, Gradients)
-_ROWS: dict[str, type[DeviceReport | DeviceScore]] = {
+_ROWS: dict[str, type[Row]] = {
     "reports": DeviceReport,
     "scores": DeviceScore,
+    "heads": HeadWeight,
 }
 
 _EXACT = Identity()
@@ -110,7 +113,7 @@ def decode(data: bytes) -> Message:
     return message
 
 
-def _fill(body: Any, message: Message | DeviceReport | DeviceScore) -> None:
+def _fill(body: Any, message: Message | Row) -> None:
     for field in fields(message):
         value = getattr(message, field.name)
         match field.name:
@@ -122,7 +125,7 @@ def _fill(body: Any, message: Message | DeviceReport | DeviceScore) -> None:
                 body.packet.codec = value.codec
                 body.packet.dtype = value.dtype
                 body.packet.shape.extend(value.shape)
-            case "reports" | "scores":
+            case "reports" | "scores" | "heads":
                 rows = getattr(body, field.name)
                 for row in value:
                     _fill(rows.add(), row)
@@ -144,7 +147,7 @@ def _read(kind: type[Any], body: Any, payload: bytes) -> Any:
                 if not body.HasField("packet"):
                     raise FrameError(f"{kind.__name__}: its packet is missing")
                 values["packet"] = Packet(value.codec, value.dtype, tuple(value.shape), payload)
-            case "reports" | "scores":
+            case "reports" | "scores" | "heads":
                 values[field.name] = tuple(_read(_ROWS[field.name], row, b"") for row in value)
             case "lengths" | "numbers" | "devices":
                 values[field.name] = tuple(value)

@@ -35,6 +35,12 @@ def test_language_model_has_a_perplexity_and_perhaps_no_devices_scores(finished:
     assert "worst device" not in lines
 
 
+def test_tasks_have_a_line_each_below_their_mean(finished: Any) -> None:
+    lines = shown(finished.summary | {"tasks": {"trec": 0.75, "sms": 0.9}}).splitlines()
+    assert [line.split() for line in lines[1:3]] == [["trec", "0.750"], ["sms", "0.900"]]
+    assert lines[0].startswith("test accuracy")
+
+
 def test_paths_stay_whole_and_as_they_are(finished: Any) -> None:
     folder = Path("/a very long [red] path [/x] :smile:") / ("long" * 12)
     assert f"run      {folder}\n" in shown(dict(finished.summary), folder)

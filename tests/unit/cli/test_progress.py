@@ -54,6 +54,12 @@ def test_log_has_a_line_a_round_and_one_for_each_loss() -> None:
     assert len(lines) == 5
 
 
+def test_line_of_several_tasks_has_each() -> None:
+    happened = a_round(0)
+    happened[5:5] = [events.TaskEvaluated(0, task, 0.5, 0.625) for task in ("trec", "sms")]
+    assert "  trec 0.625  sms 0.625  test loss 1.125" in shown(happened)
+
+
 def test_last_round_has_no_time_left() -> None:
     lines = shown([events.RunStarted(0, 1, 2, 1), *a_round(0)]).splitlines()
     assert "left 0" not in lines[-1]

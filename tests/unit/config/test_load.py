@@ -12,7 +12,12 @@ from elsa.config.printing import toml_value
 from elsa.config.schema import Config
 from elsa.errors import ConfigError
 
-VALUES = {path: key for path, key in all_keys().items() if not key.children}
+VALUES = {
+    path: key
+    for path, key in all_keys().items()
+    if not key.children and not path.startswith("task.")
+}
+"""All but those of [[task]], which repeats."""
 LITERALS = {path: key for path, key in VALUES.items() if key.choices}
 BOUNDED = {path: key for path, key in VALUES.items() if "at least" in key.allowed}
 JARGON = ("pydantic", "http", "Input should", "Value error", "validation", "Extra inputs")
@@ -24,6 +29,43 @@ def refused(source: Path | str | None = None, *overrides: str) -> str:
     text = str(caught.value)
     assert not [word for word in JARGON if word in text]
     return text
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ('name = "sms"\nshare = 0', "task[1].share = 0: must be a number, above 0"),
+        ('name = "a.b"', 'task[1].name = "a.b": must be text, matching'),
+        ('name = "sms"\npaht = "sms"', 'task[1].paht = "sms": there is no such key (did you mean'),
+        ('name = "trec"', "each must be another"),
+    ],
+)
+def test_what_is_wrong_with_a_task_is_said_with_its_number(
+    second: str, message: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "my.toml"
+    file.write_text(f'[[task]]\nname = "trec"\n[[task]]\n{second}\n')
+    assert message in refused(file)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("federation.devices=1", "each task needs a device"),
+        ("model.task=causal-lm", "'causal-lm' has not"),
+        ("partition.small_devices=1", "not with [[task]]"),
+        ("partition.kind=group", "needs data.group"),
+    ],
+)
+def test_tasks_that_do_not_go_with_the_rest_are_refused(
+    override: str, message: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "my.toml"
+    file.write_text('[[task]]\nname = "trec"\ngroup = "x"\n[[task]]\nname = "sms"\n')
+    overrides = [override, "federation.edges=1"]
+    if "causal" in override:
+        overrides.append("partition.kind=iid")
+    assert message in refused(file, *overrides)
 
 
 def test_nothing_means_the_quick_start() -> None:

@@ -24,9 +24,10 @@ def leaves(table: dict[str, Any], path: str = "") -> dict[str, Any]:
 def comment_lines() -> dict[str, str]:
     """The line of each key of the default preset."""
     lines, table = {}, ""
-    for line in default_toml().splitlines():
+    for shown in default_toml().splitlines():
+        line = shown.removeprefix("# ")  # [[task]] is shown, but not there by default
         if line.startswith("["):
-            table = line.partition("]")[0][1:]
+            table = line.partition("]")[0].lstrip("[")
         elif "=" in line and not line.startswith("#"):
             lines[f"{table}.{line.partition('=')[0].strip()}"] = line
     return lines
@@ -34,7 +35,7 @@ def comment_lines() -> dict[str, str]:
 
 def test_the_printed_default_names_every_key_of_the_schema_with_its_default() -> None:
     printed = leaves(tomllib.loads(default_toml()))
-    schema = leaves(Config().model_dump())
+    schema = leaves(Config().model_dump(exclude={"task"}))
     assert {key: tuple(v) if isinstance(v, list) else v for key, v in printed.items()} == schema
 
 

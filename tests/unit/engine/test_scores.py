@@ -8,6 +8,14 @@ from elsa.core.score import Tally
 from elsa.engine.scores import evaluated
 from elsa.record.events import Evaluated
 
+
+def scores(counted: dict[str, Tally], *, causal: bool = False) -> Evaluated:
+    """The scores of a run with a single task."""
+    of_each, of_all = evaluated(3, counted, {"": "test"}, causal=causal)
+    assert of_each == []
+    return of_all
+
+
 COUNTED = {
     "device-0": Tally(10, 9, 4.0),
     "device-1": Tally(2, 1, 2.0),
@@ -17,7 +25,7 @@ COUNTED = {
 
 
 def test_by_hand() -> None:
-    assert evaluated(3, COUNTED, "test", causal=False) == Evaluated(
+    assert scores(COUNTED) == Evaluated(
         round=3,
         loss=0.5,
         accuracy=0.6,
@@ -28,23 +36,23 @@ def test_by_hand() -> None:
 
 
 def test_language_model_has_a_perplexity() -> None:
-    assert evaluated(3, COUNTED, "test", causal=True).perplexity == math.exp(0.5)
+    assert scores(COUNTED, causal=True).perplexity == math.exp(0.5)
     overflowing = {"test": Tally(1, 0, 1e6)}
-    assert math.isfinite(evaluated(0, overflowing, "test", causal=True).perplexity)
+    assert math.isfinite(scores(overflowing, causal=True).perplexity)
 
 
 def test_device_with_the_common_rows_is_none_of_the_devices() -> None:
-    only = evaluated(0, {"test": Tally(4, 1, 2.0)}, "test", causal=False)
+    only = scores({"test": Tally(4, 1, 2.0)})
     assert (only.accuracy_mean_device, only.accuracy_worst_device) == (None, None)
 
 
 def test_a_device_that_is_always_wrong_is_the_worst_and_not_left_out() -> None:
     counted = {"device-0": Tally(5, 5, 0.1), "device-1": Tally(5, 0, 9.0), "test": Tally(1, 1, 0.1)}
-    got = evaluated(0, counted, "test", causal=False)
+    got = scores(counted)
     assert (got.accuracy_mean_device, got.accuracy_worst_device) == (0.5, 0.0)
 
 
 def test_without_common_rows_there_are_no_scores_of_them() -> None:
-    got = evaluated(0, {"device-0": Tally(4, 2, 2.0)}, "test", causal=True)
+    got = scores({"device-0": Tally(4, 2, 2.0)}, causal=True)
     assert (got.loss, got.accuracy, got.perplexity) == (None, None, None)
     assert got.accuracy_mean_device == 0.5

@@ -1,6 +1,8 @@
 """The cloud: who takes part, what it accepts, and that a hierarchy of means is one mean."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from math import nan
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from elsa.core.aggregate import WeightedMean
 from elsa.core.score import Tally
 from elsa.errors import AdapterError, ProtocolError
 from elsa.roles.cloud import Cloud, Schedule, tallies
-from elsa.wire.messages import DeviceReport, DeviceScore, EdgeScores, EdgeUpdate
+from elsa.wire.messages import DeviceReport, DeviceScore, EdgeScores, EdgeUpdate, HeadWeight
 
 START = {"a": torch.zeros(3), "b": torch.zeros(2, 2)}
 ASSIGNMENT = {"edge-0": ("d0", "d1", "d2"), "edge-1": ("d3",), "edge-2": ("d4", "d5")}
@@ -166,6 +168,57 @@ def test_update_that_does_not_fit_is_refused_and_changes_nothing(
     reports = it.close_round()
     assert equal(it.adapters, tensors(1))
     assert [report.device for report in reports] == ["d0"]
+
+
+HEADS = {**START, "head.x.weight": torch.zeros(2), "head.y.weight": torch.zeros(3)}
+
+
+def of_heads(weight: float, value: float, **heads: float) -> EdgeUpdate:
+    """An update all of whose numbers are `value`, with the heads of these weights."""
+    names = (*START, *(f"head.{head}.weight" for head in heads))
+    adapters = {name: torch.full_like(HEADS[name], value) for name in names}
+    return EdgeUpdate(0, adapters, weight, (), tuple(HeadWeight(*it) for it in heads.items()))
+
+
+def test_each_head_is_weighed_by_the_devices_that_trained_it() -> None:
+    it = Cloud(HEADS, ASSIGNMENT, Schedule(2, 5, 1.0, 0))
+    it.receive("edge-0", of_heads(10.0, 1.0, x=2.0, y=8.0))
+    it.receive("edge-1", of_heads(30.0, 5.0, x=6.0))
+    it.close_round()
+    assert {name: value.unique().tolist() for name, value in it.adapters.items()} == {
+        "a": [4.0],
+        "b": [4.0],
+        "head.x.weight": [4.0],
+        "head.y.weight": [1.0],
+    }
+
+
+def test_a_head_that_nobody_trained_stays() -> None:
+    it = Cloud(HEADS, ASSIGNMENT, Schedule(2, 5, 1.0, 0))
+    it.receive("edge-0", of_heads(10.0, 1.0, y=10.0))
+    it.close_round()
+    assert torch.equal(it.adapters["head.x.weight"], HEADS["head.x.weight"])
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        of_heads(1.0, 1.0, x=0.0),
+        replace(of_heads(1.0, 1.0, x=1.0), heads=()),
+        replace(of_heads(1.0, 1.0), heads=(HeadWeight("x", 1.0),)),
+        replace(
+            of_heads(1.0, 1.0, x=1.0),
+            adapters={**of_heads(1.0, 1.0, x=1.0).adapters, "head.x.weight": torch.full((2,), nan)},
+        ),
+    ],
+    ids=["no weight", "undeclared", "declared only", "NaN"],
+)
+def test_a_head_that_does_not_fit_is_refused_and_changes_nothing(odd: EdgeUpdate) -> None:
+    it = Cloud(HEADS, ASSIGNMENT, Schedule(2, 5, 1.0, 0))
+    with pytest.raises(AdapterError):
+        it.receive("edge-0", odd)
+    it.close_round()
+    assert all(torch.equal(it.adapters[name], value) for name, value in HEADS.items())
 
 
 def test_adapters_in_another_order_are_the_same() -> None:

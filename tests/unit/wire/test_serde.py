@@ -24,6 +24,7 @@ from elsa.wire.messages import (
     EdgeUpdate,
     EvaluationOrder,
     Gradients,
+    HeadWeight,
     LocalPlan,
     Message,
     Ready,
@@ -83,11 +84,14 @@ reports = st.lists(
     max_size=3,
     unique_by=lambda report: report.device,
 ).map(tuple)
+heads = st.lists(
+    st.builds(HeadWeight, names, finite.map(abs)), max_size=3, unique_by=lambda head: head.head
+).map(tuple)
 device_scores = st.lists(
     scores(DeviceScore, names), max_size=3, unique_by=lambda score: score.device
 ).map(tuple)
 messages: st.SearchStrategy[Message] = st.one_of(
-    st.builds(Ready, uint32, uint32, uint32, uint32, rank=uint32),
+    st.builds(Ready, uint32, uint32, uint32, uint32, rank=uint32, head=st.just("") | names),
     st.builds(LocalPlan, uint32, uint32, uint32, uint32, adapters),
     activations(),
     st.builds(Gradients, uint32, packets()),
@@ -97,7 +101,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.just(Accepted()),
     st.builds(Refusal, names, texts),
     st.builds(RoundOrder, uint32, uint32, uint32, devices, adapters),
-    st.builds(EdgeUpdate, uint32, adapters, finite.map(abs), reports),
+    st.builds(EdgeUpdate, uint32, adapters, finite.map(abs), reports, heads),
     st.builds(EvaluationOrder, uint32, devices, adapters),
     st.builds(EdgeScores, uint32, device_scores),
 )
@@ -235,6 +239,10 @@ UPDATE = Update(0, 0, {"a": torch.zeros(2)}, 1, 1, 0.5)
         (EdgeUpdate(0, {}, -1.0, ()), "EdgeUpdate.weight = -1.0"),
         (EdgeUpdate(0, {}, 1.0, (DeviceReport("a", 1, 1, nan),)), "DeviceReport.loss = nan"),
         (EdgeUpdate(0, {}, 1.0, (DeviceReport("a", 1, 1, 0.0),) * 2), "more than once"),
+        (EdgeUpdate(0, {}, 1.0, (), (HeadWeight("x", nan),)), "HeadWeight.weight = nan"),
+        (EdgeUpdate(0, {}, 1.0, (), (HeadWeight("", 1.0),)), "EdgeUpdate.heads"),
+        (EdgeUpdate(0, {}, 1.0, (), (HeadWeight("x", 1.0),) * 2), "'x' is there more than once"),
+        (Ready(0, 0, 1, 1, head="a b"), "Ready.head"),
         (Score(0, 1, 2, 0.0), "Score.correct = 2 of 1"),
         (EdgeScores(0, (DeviceScore("a", 1, 2, 0.0),)), "DeviceScore.correct"),
     ],

@@ -63,7 +63,7 @@ class Tensor(_message.Message):
     def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., values: _Optional[bytes] = ...) -> None: ...
 
 class Ready(_message.Message):
-    __slots__ = ("round", "edge_round", "bottom", "top", "frozen", "reach", "rank")
+    __slots__ = ("round", "edge_round", "bottom", "top", "frozen", "reach", "rank", "head")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     EDGE_ROUND_FIELD_NUMBER: _ClassVar[int]
     BOTTOM_FIELD_NUMBER: _ClassVar[int]
@@ -71,6 +71,7 @@ class Ready(_message.Message):
     FROZEN_FIELD_NUMBER: _ClassVar[int]
     REACH_FIELD_NUMBER: _ClassVar[int]
     RANK_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
     round: int
     edge_round: int
     bottom: int
@@ -78,7 +79,8 @@ class Ready(_message.Message):
     frozen: bool
     reach: str
     rank: int
-    def __init__(self, round: _Optional[int] = ..., edge_round: _Optional[int] = ..., bottom: _Optional[int] = ..., top: _Optional[int] = ..., frozen: _Optional[bool] = ..., reach: _Optional[str] = ..., rank: _Optional[int] = ...) -> None: ...
+    head: str
+    def __init__(self, round: _Optional[int] = ..., edge_round: _Optional[int] = ..., bottom: _Optional[int] = ..., top: _Optional[int] = ..., frozen: _Optional[bool] = ..., reach: _Optional[str] = ..., rank: _Optional[int] = ..., head: _Optional[str] = ...) -> None: ...
 
 class LocalPlan(_message.Message):
     __slots__ = ("round", "edge_round", "local_steps", "seed", "adapters")
@@ -178,17 +180,27 @@ class DeviceReport(_message.Message):
     lost: str
     def __init__(self, device: _Optional[str] = ..., rows: _Optional[int] = ..., samples: _Optional[int] = ..., loss: _Optional[float] = ..., lost: _Optional[str] = ...) -> None: ...
 
+class HeadWeight(_message.Message):
+    __slots__ = ("head", "weight")
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    head: str
+    weight: float
+    def __init__(self, head: _Optional[str] = ..., weight: _Optional[float] = ...) -> None: ...
+
 class EdgeUpdate(_message.Message):
-    __slots__ = ("round", "adapters", "weight", "reports")
+    __slots__ = ("round", "adapters", "weight", "reports", "heads")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     ADAPTERS_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
     REPORTS_FIELD_NUMBER: _ClassVar[int]
+    HEADS_FIELD_NUMBER: _ClassVar[int]
     round: int
     adapters: _containers.RepeatedCompositeFieldContainer[Tensor]
     weight: float
     reports: _containers.RepeatedCompositeFieldContainer[DeviceReport]
-    def __init__(self, round: _Optional[int] = ..., adapters: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., weight: _Optional[float] = ..., reports: _Optional[_Iterable[_Union[DeviceReport, _Mapping]]] = ...) -> None: ...
+    heads: _containers.RepeatedCompositeFieldContainer[HeadWeight]
+    def __init__(self, round: _Optional[int] = ..., adapters: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., weight: _Optional[float] = ..., reports: _Optional[_Iterable[_Union[DeviceReport, _Mapping]]] = ..., heads: _Optional[_Iterable[_Union[HeadWeight, _Mapping]]] = ...) -> None: ...
 
 class Score(_message.Message):
     __slots__ = ("round", "items", "correct", "loss")
