@@ -253,7 +253,7 @@ def turn(examples: Examples) -> None:
 
 
 FIELDS: dict[str, set[str]] = {
-    "Ready": {"round", "edge_round", "bottom", "top", "frozen", "reach", "rank"},
+    "Ready": {"round", "edge_round", "bottom", "top", "frozen", "reach", "rank", "head"},
     "LocalPlan": {"round", "edge_round", "local_steps", "seed", "adapters"},
     "Activations": {"step", "training", "lengths", "packet", "numbers"},
     "Resend": {"step"},
@@ -263,10 +263,11 @@ FIELDS: dict[str, set[str]] = {
     "Accepted": set(),
     "Refusal": {"error", "reason"},
     "RoundOrder": {"round", "edge_rounds", "local_steps", "devices", "adapters"},
-    "EdgeUpdate": {"round", "adapters", "weight", "reports"},
+    "EdgeUpdate": {"round", "adapters", "weight", "reports", "heads"},
     "EvaluationOrder": {"round", "devices", "adapters"},
     "EdgeScores": {"round", "scores"},
     "DeviceReport": {"device", "rows", "samples", "loss", "lost"},
+    "HeadWeight": {"head", "weight"},
     "DeviceScore": {"device", "items", "correct", "loss"},
     "Packet": {"codec", "dtype", "shape", "payload"},
 }
@@ -274,6 +275,6 @@ FIELDS: dict[str, set[str]] = {
 
 def test_no_message_has_a_field_for_them() -> None:
     """A new field is looked at by a person, who then adds it here."""
-    kinds = [*get_args(Message), messages.DeviceReport, messages.DeviceScore, Packet]
+    kinds = [*get_args(Message), *get_args(messages.Row), Packet]
     got = {kind.__name__: {field.name for field in fields(kind)} for kind in kinds}
     assert got == FIELDS
