@@ -8,10 +8,12 @@ ElsaError
 │   ├── UnsupportedModelError    its architecture has no row in the table of families
 │   ├── MissingTensorError       a tensor that a segment needs is absent or of another shape
 │   └── SplitError               p, o, q do not fit the model
+├── CertificateError         a certificate or its key cannot be used
 ├── AdapterError             adapter tensors do not fit the model they are meant for
 ├── WireError                what came over a link cannot be accepted; ends that peer's session only
 │   ├── FrameError               bytes that are no message of this protocol
 │   ├── CodecError               a packet that its codec refuses
+│   ├── LinkError                a link broke and did not come back in time
 │   └── ProtocolError            a valid message that nobody may send now
 ├── RunError                 a run directory cannot be used
 │   └── CheckpointError          no whole checkpoint, or one of another run
@@ -53,6 +55,10 @@ class SplitError(ModelError):
     """The numbers of bottom, trunk and top blocks do not fit the model."""
 
 
+class CertificateError(ElsaError):
+    """A certificate or its key cannot be used: absent, expired, foreign, or of someone else."""
+
+
 class AdapterError(ElsaError, ValueError):
     """Adapter tensors do not fit the model or the peer they are meant for."""
 
@@ -71,6 +77,10 @@ class CodecError(WireError, ValueError):
 
 class CacheMiss(CodecError):  # noqa: N818 - a normal event, healed by a full send
     """A packet that builds on what its receiver does not hold; to be encoded again, in full."""
+
+
+class LinkError(WireError):
+    """A link broke and did not come back in time, or its session is over at the other end."""
 
 
 class ProtocolError(WireError):

@@ -2,8 +2,10 @@
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,12 +26,21 @@ from elsa.wire.messages import (
     Gradients,
     LocalPlan,
     Message,
+    Next,
     Ready,
     Refusal,
+    Register,
     RoundOrder,
     Score,
+    Task,
     Update,
+    Welcome,
 )
+from elsa.wire.rpc.authority import Party, issue, make_authority
+from elsa.wire.rpc.client import Rpc
+from elsa.wire.rpc.options import Timing
+from elsa.wire.rpc.security import Loopback, Security, Tls
+from elsa.wire.rpc.server import RpcServer, Watch
 from elsa.wire.serde import encode
 from elsa.wire.transport import Handler, Layer, Link, Transport
 
@@ -42,11 +53,42 @@ def in_process(handler: Handler, refused: Refused | None) -> AbstractContextMana
     return nullcontext(lambda link, layers: InProcess(handler, link, layers, refused))
 
 
-@pytest.fixture(params=[in_process])
-def serve(request: pytest.FixtureRequest) -> Serve:
+@contextmanager
+def over_grpc(
+    secure: Callable[[str], Security], handler: Handler, refused: Refused | None
+) -> Iterator[Connect]:
+    watch = Watch() if refused is None else Watch(refused=refused)
+    links: list[Rpc] = []
+
+    def connect(link: Link, layers: Sequence[Layer]) -> Transport:
+        links.append(Rpc(server.address, link, secure(link.caller), layers, timing=Timing(20, 5)))
+        return links[-1]
+
+    with RpcServer(handler, "127.0.0.1:0", secure("edge-0"), watch=watch) as server:
+        yield connect
+        for link in links:
+            link.close()
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("certificates")
+    make_authority(folder)
+    issue(folder, Party("edge-0", "edge", ("127.0.0.1",)), 1)
+    issue(folder, Party("cloud", "cloud"), 1)
+    for name in ("device-0", "device-1", "device-7", "0", "1", "2", "3"):
+        issue(folder, Party(name, "device"), 1)
+    return folder
+
+
+@pytest.fixture(params=["in process", "gRPC on loopback", "gRPC with mutual TLS"])
+def serve(request: pytest.FixtureRequest, certificates: Path) -> Serve:
     """Starts a server of the transport under test; within it, links to it can be made."""
-    factory: Serve = request.param
-    return factory
+    if request.param == "in process":
+        return in_process
+    return partial(
+        over_grpc, Loopback if "loopback" in request.param else partial(Tls, certificates)
+    )
 
 
 def device(name: str = "device-0") -> Link:
@@ -56,6 +98,10 @@ def device(name: str = "device-0") -> Link:
 STATES = Identity().encode(torch.randn(3, 4), Frame((2, 1)))
 ADAPTERS = {"layers.0.lora_A.weight": torch.randn(2, 4), "head": torch.randn(3).bfloat16()}
 SENT = [
+    Register({"model.precision": "float32", "model.task": "classification"}),
+    Welcome({"h1": torch.eye(3)}),
+    Next(),
+    Task("train", 1, 2),
     Ready(1, 2, 3, 0),
     LocalPlan(1, 2, 5, 9, ADAPTERS),
     Activations(4, True, (2, 1), STATES),

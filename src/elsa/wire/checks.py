@@ -6,7 +6,7 @@ know (is it this peer's turn, are these its blocks) is asked there.
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from numbers import Integral, Real
 
@@ -52,7 +52,11 @@ def _check_field(where: str, field: str, value: object) -> None:
             _check_number(where, field, float(value))
         case Integral():
             _check_count(where, int(value), 64 if field in _LONG else 32)
-        case Iterable() if field == "adapters":  # names only; serde sees to the tensors
+        case Mapping() if field == "terms":
+            check_names(where, tuple(value))
+            for name, text in value.items():
+                _check_text(f"{where}['{name}']", text)
+        case Iterable() if field in ("adapters", "axes"):  # names only; serde sees to the tensors
             check_names(where, tuple(value))
         case Sequence() if field == "devices":
             check_names(where, value)

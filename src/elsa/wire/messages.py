@@ -3,6 +3,10 @@
 Between a device and its edge server the device always asks and the edge answers:
 
     device                         edge server
+    Register           ->                           over a network: what it takes for granted
+                       <-          Welcome
+    Next               ->                           over a network: it is free
+                       <-          Task             train or evaluate as follows, wait, or end
     Ready              ->
                        <-          LocalPlan        adapters of bottom and top
     Activations (h1)   ->                           hop 1, for each local step
@@ -34,6 +38,50 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from elsa.core.codec import Packet
+
+
+@dataclass(frozen=True)
+class Register:
+    """A device comes to its edge server.
+
+    Attributes:
+        terms: settings that both ends must have alike, by name.
+    """
+
+    terms: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Welcome:
+    """A device may take part.
+
+    Attributes:
+        axes: public axes [D, R] that codecs of hidden states turn onto, by hop; none where no
+            codec needs them. The edge's own: two machines that compute them from the same public
+            text may differ in the last bit.
+    """
+
+    axes: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Next:
+    """The device is free for a task; it asks again when there is none for a while."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a device shall do.
+
+    Attributes:
+        what: "train" or "evaluate" in the round meant; "wait" and ask again; "end": the run is
+            over.
+        round, edge_round: the edge round meant.
+    """
+
+    what: str
+    round: int
+    edge_round: int
 
 
 @dataclass(frozen=True)
@@ -300,7 +348,11 @@ Row = DeviceReport | DeviceScore | HeadWeight
 """A line of a list inside a message."""
 
 Message = (
-    Ready
+    Register
+    | Welcome
+    | Next
+    | Task
+    | Ready
     | LocalPlan
     | Activations
     | Resend

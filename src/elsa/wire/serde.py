@@ -26,19 +26,27 @@ from elsa.wire.messages import (
     HeadWeight,
     LocalPlan,
     Message,
+    Next,
     Ready,
     Refusal,
+    Register,
     Resend,
     RoundOrder,
     Row,
     Score,
+    Task,
     Update,
+    Welcome,
 )
 
 PROTOCOL = 1
 """Version of the protocol; both ends must speak the same."""
 
 _KINDS: dict[str, type[Message]] = {
+    "register": Register,
+    "welcome": Welcome,
+    "next": Next,
+    "task": Task,
     "ready": Ready,
     "local_plan": LocalPlan,
     "activations": Activations,
@@ -117,10 +125,14 @@ def _fill(body: Any, message: Message | Row) -> None:
     for field in fields(message):
         value = getattr(message, field.name)
         match field.name:
-            case "adapters":
+            case "adapters" | "axes":
                 check_size(sum(tensor.nbytes for tensor in value.values()))
+                rows = getattr(body, field.name)
                 for name, tensor in value.items():
-                    _fill_tensor(body.adapters.add(), name, tensor)
+                    _fill_tensor(rows.add(), name, tensor)
+            case "terms":
+                for name, text in value.items():
+                    body.terms.add(name=name, value=text)
             case "packet":
                 body.packet.codec = value.codec
                 body.packet.dtype = value.dtype
@@ -140,9 +152,12 @@ def _read(kind: type[Any], body: Any, payload: bytes) -> Any:
     for field in fields(kind):
         value = getattr(body, field.name)
         match field.name:
-            case "adapters":
-                check_names(f"{kind.__name__}.adapters", [tensor.name for tensor in value])
-                values["adapters"] = {tensor.name: _read_tensor(tensor) for tensor in value}
+            case "adapters" | "axes":
+                check_names(f"{kind.__name__}.{field.name}", [tensor.name for tensor in value])
+                values[field.name] = {tensor.name: _read_tensor(tensor) for tensor in value}
+            case "terms":
+                check_names(f"{kind.__name__}.terms", [term.name for term in value])
+                values["terms"] = {term.name: term.value for term in value}
             case "packet":
                 if not body.HasField("packet"):
                     raise FrameError(f"{kind.__name__}: its packet is missing")
@@ -161,7 +176,7 @@ def _fill_tensor(field: pb.Tensor, name: str, tensor: Tensor) -> None:
     try:
         packet = _EXACT.encode(tensor, _NO_FRAME)
     except CodecError as error:
-        raise FrameError(f"adapter '{name}': {error}") from error
+        raise FrameError(f"tensor '{name}': {error}") from error
     field.name = name
     field.dtype = packet.dtype
     field.shape.extend(packet.shape)
@@ -175,4 +190,4 @@ def _read_tensor(field: pb.Tensor) -> Tensor:
     try:
         return _EXACT.decode(packet, _NO_FRAME)
     except CodecError as error:
-        raise FrameError(f"adapter '{field.name}': {error}") from error
+        raise FrameError(f"tensor '{field.name}': {error}") from error

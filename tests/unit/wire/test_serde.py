@@ -27,12 +27,16 @@ from elsa.wire.messages import (
     HeadWeight,
     LocalPlan,
     Message,
+    Next,
     Ready,
     Refusal,
+    Register,
     Resend,
     RoundOrder,
     Score,
+    Task,
     Update,
+    Welcome,
 )
 from elsa.wire.serde import PROTOCOL, decode, encode
 
@@ -91,6 +95,10 @@ device_scores = st.lists(
     scores(DeviceScore, names), max_size=3, unique_by=lambda score: score.device
 ).map(tuple)
 messages: st.SearchStrategy[Message] = st.one_of(
+    st.builds(Register, st.dictionaries(names, texts, max_size=3)),
+    st.builds(Welcome, adapters),
+    st.just(Next()),
+    st.builds(Task, names, uint32, uint32),
     st.builds(Ready, uint32, uint32, uint32, uint32, rank=uint32, head=st.just("") | names),
     st.builds(LocalPlan, uint32, uint32, uint32, uint32, adapters),
     activations(),
@@ -218,7 +226,7 @@ UPDATE = Update(0, 0, {"a": torch.zeros(2)}, 1, 1, 0.5)
         (replace(UPDATE, adapters={"../a": torch.zeros(1)}), "is not a name"),
         (replace(UPDATE, adapters={"a\n": torch.zeros(1)}), "is not a name"),
         (replace(UPDATE, adapters={"a": torch.zeros(0)}), "shape"),
-        (replace(UPDATE, adapters={"a": torch.zeros(1, dtype=torch.bool)}), "adapter 'a'"),
+        (replace(UPDATE, adapters={"a": torch.zeros(1, dtype=torch.bool)}), "tensor 'a'"),
         (replace(UPDATE, adapters={"a": torch.zeros(1).expand(2**28 + 1)}), "over the limit"),
         (
             replace(UPDATE, adapters={n: torch.zeros(1).expand(2**28) for n in "abc"}),
@@ -288,11 +296,11 @@ TENSOR = pb.Tensor(name="a", dtype="float32", shape=[2], values=bytes(8))
         (envelope(update=pb.Update(adapters=[pb.Tensor(dtype="float32")])), "is not a name"),
         (
             envelope(update=pb.Update(adapters=[pb.Tensor(name="a", dtype="float99")])),
-            "adapter 'a': .*float99",
+            "tensor 'a': .*float99",
         ),
         (
             envelope(update=pb.Update(adapters=[pb.Tensor(name="a", dtype="float32", shape=[2])])),
-            "adapter 'a': identity: 0 bytes",
+            "tensor 'a': identity: 0 bytes",
         ),
         (
             envelope(

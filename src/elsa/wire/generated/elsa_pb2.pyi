@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Envelope(_message.Message):
-    __slots__ = ("protocol", "ready", "local_plan", "activations", "gradients", "update", "accepted", "refusal", "round_order", "edge_update", "score", "evaluation_order", "edge_scores", "resend", "payload")
+    __slots__ = ("protocol", "ready", "local_plan", "activations", "gradients", "update", "accepted", "refusal", "round_order", "edge_update", "score", "evaluation_order", "edge_scores", "resend", "register", "welcome", "next", "task", "payload")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     LOCAL_PLAN_FIELD_NUMBER: _ClassVar[int]
@@ -22,6 +22,10 @@ class Envelope(_message.Message):
     EVALUATION_ORDER_FIELD_NUMBER: _ClassVar[int]
     EDGE_SCORES_FIELD_NUMBER: _ClassVar[int]
     RESEND_FIELD_NUMBER: _ClassVar[int]
+    REGISTER_FIELD_NUMBER: _ClassVar[int]
+    WELCOME_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     ready: Ready
@@ -37,8 +41,12 @@ class Envelope(_message.Message):
     evaluation_order: EvaluationOrder
     edge_scores: EdgeScores
     resend: Resend
+    register: Register
+    welcome: Welcome
+    next: Next
+    task: Task
     payload: bytes
-    def __init__(self, protocol: _Optional[int] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., local_plan: _Optional[_Union[LocalPlan, _Mapping]] = ..., activations: _Optional[_Union[Activations, _Mapping]] = ..., gradients: _Optional[_Union[Gradients, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., round_order: _Optional[_Union[RoundOrder, _Mapping]] = ..., edge_update: _Optional[_Union[EdgeUpdate, _Mapping]] = ..., score: _Optional[_Union[Score, _Mapping]] = ..., evaluation_order: _Optional[_Union[EvaluationOrder, _Mapping]] = ..., edge_scores: _Optional[_Union[EdgeScores, _Mapping]] = ..., resend: _Optional[_Union[Resend, _Mapping]] = ..., payload: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, protocol: _Optional[int] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., local_plan: _Optional[_Union[LocalPlan, _Mapping]] = ..., activations: _Optional[_Union[Activations, _Mapping]] = ..., gradients: _Optional[_Union[Gradients, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., round_order: _Optional[_Union[RoundOrder, _Mapping]] = ..., edge_update: _Optional[_Union[EdgeUpdate, _Mapping]] = ..., score: _Optional[_Union[Score, _Mapping]] = ..., evaluation_order: _Optional[_Union[EvaluationOrder, _Mapping]] = ..., edge_scores: _Optional[_Union[EdgeScores, _Mapping]] = ..., resend: _Optional[_Union[Resend, _Mapping]] = ..., register: _Optional[_Union[Register, _Mapping]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ..., next: _Optional[_Union[Next, _Mapping]] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., payload: _Optional[bytes] = ...) -> None: ...
 
 class Packet(_message.Message):
     __slots__ = ("codec", "dtype", "shape")
@@ -243,3 +251,37 @@ class EdgeScores(_message.Message):
     round: int
     scores: _containers.RepeatedCompositeFieldContainer[DeviceScore]
     def __init__(self, round: _Optional[int] = ..., scores: _Optional[_Iterable[_Union[DeviceScore, _Mapping]]] = ...) -> None: ...
+
+class Term(_message.Message):
+    __slots__ = ("name", "value")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    value: str
+    def __init__(self, name: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+
+class Register(_message.Message):
+    __slots__ = ("terms",)
+    TERMS_FIELD_NUMBER: _ClassVar[int]
+    terms: _containers.RepeatedCompositeFieldContainer[Term]
+    def __init__(self, terms: _Optional[_Iterable[_Union[Term, _Mapping]]] = ...) -> None: ...
+
+class Welcome(_message.Message):
+    __slots__ = ("axes",)
+    AXES_FIELD_NUMBER: _ClassVar[int]
+    axes: _containers.RepeatedCompositeFieldContainer[Tensor]
+    def __init__(self, axes: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...) -> None: ...
+
+class Next(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Task(_message.Message):
+    __slots__ = ("what", "round", "edge_round")
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    EDGE_ROUND_FIELD_NUMBER: _ClassVar[int]
+    what: str
+    round: int
+    edge_round: int
+    def __init__(self, what: _Optional[str] = ..., round: _Optional[int] = ..., edge_round: _Optional[int] = ...) -> None: ...

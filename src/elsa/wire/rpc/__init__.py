@@ -1,0 +1,1 @@
+"""The network transport: gRPC streams of frames, under mutual TLS."""

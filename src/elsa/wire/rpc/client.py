@@ -1,0 +1,189 @@
+"""The caller's end of a gRPC link: it survives broken streams.
+
+When a stream breaks, the caller connects anew, shows its session's token and sends the request
+that has no answer yet again; the server computes it once (`wire.rpc.session`).
+"""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from time import monotonic, sleep
+from typing import Any
+
+import grpc
+
+from elsa.errors import LinkError, ProtocolError
+from elsa.wire.checks import FRAME_LIMIT
+from elsa.wire.rpc.options import METHOD, NUMBER, PEER, SERVICE, TOKEN, Timing, channel_options
+from elsa.wire.rpc.security import Loopback, Security, Tls, channel, check_address
+from elsa.wire.transport import Caller, Layer, Link
+
+_log = logging.getLogger(__name__)
+_FINAL = {
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.UNIMPLEMENTED,
+}
+_SESSION_OVER = {grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.RESOURCE_EXHAUSTED}
+
+
+class _BrokenError(Exception):
+    """A stream ended or gave no answer in time."""
+
+    def __init__(self, code: grpc.StatusCode | None, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class Rpc(Caller):
+    """A link to a server at an address; connects at the first call."""
+
+    def __init__(
+        self,
+        address: str,
+        link: Link,
+        security: Security,
+        layers: Sequence[Layer] = (),
+        *,
+        timing: Timing | None = None,
+        limit: int = FRAME_LIMIT,
+    ) -> None:
+        """Set up.
+
+        Args:
+            address: HOST:PORT of the server.
+            link: who calls whom; the caller's name must be that of `security`.
+            security: who the caller is.
+            layers: effects on what passes.
+            timing: how long is waited for what.
+            limit: largest frame, in bytes.
+
+        Raises:
+            ConfigError: the address is none, or not of this machine where there is no TLS.
+        """
+        super().__init__(self._carry, link, layers)
+        assert security.name == link.caller
+        self._address = check_address(address, security)
+        self._security = security
+        self._above = link.above
+        self._timing = timing or Timing()
+        self._limit = limit
+        self._stream: _Stream | None = None
+        self._token = ""
+        self._number = 0
+
+    def close(self) -> None:
+        """Hang up; a later call begins a new session."""
+        self._drop()
+        self._token, self._number = "", 0
+
+    def _carry(self, data: bytes) -> bytes:
+        """Bring a frame there and its answer back, over as many streams as it takes.
+
+        Raises:
+            CertificateError: this party's certificate files cannot be used.
+            LinkError: no answer in time, or the session is over at the other end; the next call
+                begins a new one.
+            ProtocolError: the server does not let this party in.
+        """
+        timing, asked = self._timing, monotonic()
+        broken, pause = 0.0, timing.first_pause
+        while True:
+            try:
+                stream = self._stream or self._open()
+                answer = stream.ask(data, asked + timing.answer - monotonic())
+            except _BrokenError as error:
+                self._drop()
+                now = monotonic()
+                broken = broken or now
+                late = now - asked >= timing.answer or now - broken >= timing.reconnect
+                if error.code in _FINAL or error.code in _SESSION_OVER or late:
+                    self.close()
+                    raise self._failure(error) from error
+                _log.info("link to %s at %s broke: %s", self._above, self._address, error)
+                sleep(pause)
+                pause = min(2 * pause, timing.longest_pause)
+            except BaseException:
+                self.close()  # else the next call would take this one's answer
+                raise
+            else:
+                self._number += 1
+                return answer
+
+    def _open(self) -> "_Stream":
+        metadata = [(NUMBER, str(self._number))]
+        if self._token:
+            metadata.append((TOKEN, self._token))
+        if isinstance(self._security, Loopback):
+            metadata.append((PEER, self._security.name))
+        opened = channel(self._address, self._security, channel_options(self._limit))
+        self._stream = _Stream(opened, metadata)
+        self._token = self._stream.token(self._timing.reconnect)
+        return self._stream
+
+    def _drop(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def _failure(self, error: _BrokenError) -> LinkError | ProtocolError:
+        where = f"{self._above} at {self._address}"
+        if error.code in _FINAL:
+            return ProtocolError(f"{where} does not let {self._security.name} in: {error}")
+        hint = ""
+        if isinstance(self._security, Tls) and error.code is grpc.StatusCode.UNAVAILABLE:
+            hint = (
+                f"; if the address is right, one end may not accept the other's certificate: here "
+                f"{self._security.certificate} by {self._security.authority}"
+            )
+        return LinkError(f"no answer of {where}: {error}{hint}")
+
+
+class _Stream:
+    """One gRPC stream, and the thread that reads it."""
+
+    def __init__(self, opened: grpc.Channel, metadata: Sequence[tuple[str, str]]) -> None:
+        self._channel = opened
+        self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[str | bytes | _BrokenError] = queue.SimpleQueue()
+        method: Callable[..., Any] = opened.stream_stream(f"/{SERVICE}/{METHOD}")
+        self._call = method(iter(self._requests.get, None), metadata=metadata)
+        threading.Thread(target=self._read, args=(self._call,), daemon=True).start()
+
+    def token(self, seconds: float) -> str:
+        """The session's token, as the server says it."""
+        return str(self._wait(seconds))
+
+    def ask(self, data: bytes, seconds: float) -> bytes:
+        """The answer, if it comes in so many seconds; else raises _BrokenError."""
+        self._requests.put(data)
+        answer = self._wait(seconds)
+        assert isinstance(answer, bytes)
+        return answer
+
+    def close(self) -> None:
+        """Hang up; a waiting thread ends."""
+        self._requests.put(None)
+        self._call.cancel()
+        self._channel.close()
+
+    def _wait(self, seconds: float) -> str | bytes:
+        try:
+            found = self._answers.get(timeout=max(seconds, 0))
+        except queue.Empty:
+            raise _BrokenError(None, f"nothing came for {seconds:.1f} s") from None
+        if isinstance(found, _BrokenError):
+            raise found
+        return found
+
+    def _read(self, call: Any) -> None:
+        try:
+            metadata = dict(call.initial_metadata())
+            if TOKEN in metadata:
+                self._answers.put(str(metadata[TOKEN]))
+            for answer in call:
+                self._answers.put(answer)
+            self._answers.put(_BrokenError(None, "the other end closed the stream"))
+        except grpc.RpcError as error:
+            self._answers.put(_BrokenError(error.code(), error.details() or str(error.code())))

@@ -1,0 +1,178 @@
+"""Certificates: a fault is said with file, subject and reason; who has none stays out."""
+
+import datetime
+import logging
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from elsa.errors import CertificateError, ElsaError, LinkError, ProtocolError
+from elsa.wire.messages import Accepted
+from elsa.wire.rpc import authority
+from elsa.wire.rpc.authority import Party, issue, make_authority
+from elsa.wire.rpc.client import Rpc
+from elsa.wire.rpc.options import Timing
+from elsa.wire.rpc.security import Loopback, Security, Tls
+from elsa.wire.rpc.server import RpcServer
+from elsa.wire.transport import Link
+
+HOSTS = ("127.0.0.1", "localhost")
+QUICK = Timing(answer=10, reconnect=0.5, first_pause=0.05, longest_pause=0.1)
+PARTIES = (Party("edge-0", "edge", HOSTS), Party("device-0", "device"), Party("device-1", "device"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return make(tmp_path / "certificates")
+
+
+def make(folder: Path) -> Path:
+    make_authority(folder)
+    for party in PARTIES:
+        issue(folder, party, 30)
+    return folder
+
+
+def serve(security: Security) -> RpcServer:
+    names = ["device-0", "device-1"]
+    return RpcServer(lambda *_: Accepted(), "127.0.0.1:0", security, callers=names)
+
+
+def call(address: str, security: Security) -> None:
+    link = Rpc(address, Link("device_edge", security.name, "edge-0"), security, timing=QUICK)
+    try:
+        link.call(Accepted())
+    finally:
+        link.close()
+
+
+def test_what_is_issued_can_be_used_and_keys_are_for_their_owner_alone(folder: Path) -> None:
+    for party in PARTIES:
+        Tls(folder, party.name).check()
+    for key in folder.glob("*.key"):
+        assert key.stat().st_mode & 0o077 == 0
+    assert not list(folder.glob(".*"))
+
+
+def test_nothing_is_replaced_unless_asked_for(folder: Path) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    make(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert issue(folder, PARTIES[1], 30, renew=True)
+    changed = {path.name for path in folder.iterdir() if path.read_bytes() != before[path.name]}
+    assert changed == {"device-0.pem", "device-0.key"}
+    Tls(folder, "device-0").check()
+
+
+def expired(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(authority, "_EARLY", datetime.timedelta(days=3))
+    issue(folder, PARTIES[1], -2, renew=True)
+
+
+def early(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(authority, "_EARLY", datetime.timedelta(days=-3))
+    issue(folder, PARTIES[1], 30, renew=True)
+
+
+def foreign(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = make(folder.parent / "other")
+    for name in ("device-0.pem", "device-0.key"):
+        (folder / name).write_bytes((other / name).read_bytes())
+
+
+def of_another(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for end in ("pem", "key"):
+        (folder / f"device-0.{end}").write_bytes((folder / f"device-1.{end}").read_bytes())
+
+
+def key_of_another(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "device-0.key").write_bytes((folder / "device-1.key").read_bytes())
+
+
+def no_certificate(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "device-0.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+
+
+def no_key(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "device-0.key").unlink()
+
+
+@pytest.mark.parametrize(
+    ("breakage", "file", "reason"),
+    [
+        (expired, "device-0.pem", r"subject CN=device-0,OU=device.*: expired; valid from"),
+        (early, "device-0.pem", r"subject CN=device-0,OU=device.*: is not valid yet"),
+        (foreign, "device-0.pem", r"subject CN=device-0,OU=device.*: was not issued by .*ca\.pem"),
+        (of_another, "device-0.pem", r"subject CN=device-1,OU=device.*: is not of 'device-0'"),
+        (key_of_another, "device-0.key", r"is not the key of .*subject CN=device-0,OU=device"),
+        (no_certificate, "device-0.pem", "is no PEM certificate"),
+        (no_key, "device-0.key", "cannot be read"),
+    ],
+)
+def test_what_is_wrong_is_said(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, breakage: object, file: str, reason: str
+) -> None:
+    breakage(folder, monkeypatch)  # type: ignore[operator]
+    with pytest.raises(CertificateError, match=reason) as caught:
+        Tls(folder, "device-0").check()
+    assert str(folder / file) in str(caught.value)
+    with pytest.raises(CertificateError):
+        call("127.0.0.1:1", Tls(folder, "device-0"))
+
+
+def test_foreign_authority_is_kept_out_by_both_ends(folder: Path, tmp_path: Path) -> None:
+    other = make(tmp_path / "other")
+    with serve(Tls(folder, "edge-0")) as server:
+        with pytest.raises(LinkError, match=r"may not accept the other's certificate"):
+            call(server.address, Tls(other, "device-0"))
+        call(server.address, Tls(folder, "device-0"))
+    # a caller that trusts the server's authority but shows a certificate of its own
+    mixed = tmp_path / "mixed"
+    make(mixed)
+    with serve(Tls(folder, "edge-0")) as server:
+        (mixed / "ca.pem").write_bytes((folder / "ca.pem").read_bytes())
+        with pytest.raises(ElsaError):
+            call(server.address, Tls(mixed, "device-0"))
+        call(server.address, Tls(folder, "device-1"))
+
+
+def test_caller_without_tls_is_kept_out(folder: Path) -> None:
+    with serve(Tls(folder, "edge-0")) as server:
+        with pytest.raises(LinkError):
+            call(server.address, Loopback("device-0"))
+        call(server.address, Tls(folder, "device-0"))
+
+
+def test_device_is_no_server(folder: Path) -> None:
+    issue(folder, Party("device-1", "device", HOSTS), 30, renew=True)
+    with serve(Tls(folder, "device-1")) as server, pytest.raises(LinkError):
+        call(server.address, Tls(folder, "device-0"))
+
+
+def test_server_of_another_host_is_not_trusted(folder: Path) -> None:
+    issue(folder, Party("edge-0", "edge", ("10.0.0.4",)), 30, renew=True)
+    with serve(Tls(folder, "edge-0")) as server, pytest.raises(LinkError):
+        call(server.address, Tls(folder, "device-0"))
+
+
+def test_revoked_certificate_is_refused_and_said(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = x509.load_pem_x509_certificate((folder / "device-0.pem").read_bytes())
+    with serve(Tls(folder, "edge-0")) as server, caplog.at_level(logging.WARNING):
+        call(server.address, Tls(folder, "device-0"))
+        (folder / "revoked.txt").write_text(f"{own.serial_number:x}  # device-0, lost\n")
+        with pytest.raises(ProtocolError, match="certificate of device-0 has been revoked"):
+            call(server.address, Tls(folder, "device-0"))
+        call(server.address, Tls(folder, "device-1"))
+    assert "certificate of device-0 has been revoked" in caplog.text
+
+
+def test_certificates_are_replaced_while_the_server_runs(folder: Path, tmp_path: Path) -> None:
+    with serve(Tls(folder, "edge-0")) as server:
+        call(server.address, Tls(folder, "device-0"))
+        other = make(tmp_path / "other")
+        for path in other.iterdir():
+            path.replace(folder / path.name)
+        call(server.address, Tls(folder, "device-0"))
