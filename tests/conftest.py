@@ -3,10 +3,15 @@
 import csv
 import json
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from math import inf
 from pathlib import Path
 from time import monotonic
 from typing import Any, Protocol
@@ -184,17 +189,98 @@ def drive(sources: Any, tmp_path: Path) -> Callable[..., tuple[Any, Path]]:
     from elsa.engine.build import build_federation
     from elsa.engine.provenance import new_manifest
     from elsa.engine.runner import Runner
+    from elsa.engine.simulate import Simulation
     from elsa.record.directory import RunDirectory
 
     def go(config: Any, *layers: Any) -> tuple[Any, Path]:
         federation = build_federation(config, sources, layers)
         out = tmp_path / "run"
         with RunDirectory.create(out, new_manifest(config, {}, {})) as directory:
-            runner = Runner(federation, sources, directory, lambda _: None, lambda: False)
+            play = partial(Simulation, federation)
+            runner = Runner(federation, sources, directory, lambda _: None, lambda: False, play)
             runner.run(monotonic())
         return federation, out
 
     return go
+
+
+class Relay:
+    """Passes bytes between callers and a server, until told otherwise.
+
+    Attributes:
+        address: HOST:PORT to call.
+        connections: made so far.
+    """
+
+    def __init__(self, target: str, cut_after: float = inf) -> None:
+        """Listen; a connection is cut when so many bytes have passed it one way."""
+        host, _, port = target.rpartition(":")
+        self._target = (host, int(port))
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listening.getsockname()[1]}"
+        self.connections = 0
+        self._cut_after = cut_after
+        self._open: list[socket.socket] = []
+        self._flowing = threading.Event()
+        self._flowing.set()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """Break every connection there is, as if the network had; new ones are let through."""
+        for each in self._open:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        self._open.clear()
+
+    def stall(self) -> None:
+        """Let nothing pass, and tell nobody, until `flow`."""
+        self._flowing.clear()
+
+    def flow(self) -> None:
+        self._flowing.set()
+
+    def close(self) -> None:
+        self._listening.close()
+        self.flow()
+        self.cut()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                caller, _ = self._listening.accept()
+                server = socket.create_connection(self._target)
+            except OSError:
+                return
+            self.connections += 1
+            self._open += [caller, server]
+            for ends in ((caller, server), (server, caller)):
+                threading.Thread(target=self._pass, args=ends, daemon=True).start()
+
+    def _pass(self, source: socket.socket, sink: socket.socket) -> None:
+        passed = 0
+        with suppress(OSError):
+            while (data := source.recv(65536)) and passed < self._cut_after:
+                self._flowing.wait()
+                sink.sendall(data)
+                passed += len(data)
+        for end in (source, sink):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+
+@pytest.fixture
+def relay() -> Iterator[Callable[..., Relay]]:
+    """Makes relays to an address; closed after the test."""
+    made: list[Relay] = []
+
+    def make(target: str, cut_after: float = inf) -> Relay:
+        made.append(Relay(target, cut_after))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,14 @@
 """`elsa`: the commands, their options and what they print; the work is done in `elsa.engine`."""
 
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from elsa.cli import deploy
 from elsa.cli.progress import Progress
+from elsa.cli.stopping import say, stoppable
 from elsa.config.load import load_config
 from elsa.config.printing import default_toml
 from elsa.errors import ElsaError, Interrupted
@@ -24,6 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(deploy.commands)
 
 RunPath = Annotated[Path, typer.Argument(help="Folder of a run, such as runs/quickstart.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary alone, as JSON.")]
@@ -54,7 +53,7 @@ def run(
     # Imported late, like everything that brings torch along: help and config errors come at once.
     from elsa.engine import run as engine
 
-    with Progress() as progress, _stoppable() as stopped:
+    with Progress() as progress, stoppable() as stopped:
         result = engine.run(
             settings, out=out, listen=progress.event, say=progress.say, stop=lambda: bool(stopped)
         )
@@ -66,7 +65,7 @@ def resume(path: RunPath, json_: Json = False) -> None:
     """Go on with a run from its last checkpoint; the result is that of an uninterrupted run."""
     from elsa.engine import run as engine
 
-    with Progress() as progress, _stoppable() as stopped:
+    with Progress() as progress, stoppable() as stopped:
         result = engine.resume(
             path, listen=progress.event, say=progress.say, stop=lambda: bool(stopped)
         )
@@ -86,7 +85,7 @@ def export(
     """Write the adapter as plain PEFT, or merged into a whole model."""
     from elsa.engine.export import export_run
 
-    written = export_run(path, out, merge=merge, say=_say)
+    written = export_run(path, out, merge=merge, say=say)
     sys.stdout.write(f"{written}\n")
 
 
@@ -106,15 +105,11 @@ def main() -> None:
     try:
         app()
     except Interrupted as error:
-        _say(str(error))
+        say(str(error))
         sys.exit(130)
     except ElsaError as error:
-        _say(f"{type(error).__name__}: {error}")
+        say(f"{type(error).__name__}: {error}")
         sys.exit(1)
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
 
 
 def _report(result: "Result", as_json: bool) -> None:
@@ -125,24 +120,6 @@ def _report(result: "Result", as_json: bool) -> None:
     from elsa.cli.outcome import show
 
     show(result.directory, result.summary)
-
-
-@contextmanager
-def _stoppable() -> Iterator[list[int]]:
-    """Collect interrupts instead of dying of them; a second Ctrl-C dies at once."""
-    stopped: list[int] = []
-
-    def stop(number: int, _: FrameType | None) -> None:
-        stopped.append(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        _say("stopping; the last checkpoint is kept (Ctrl-C again to stop at once)")
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

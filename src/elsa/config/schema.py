@@ -49,6 +49,8 @@ class Data(Section):
     pair: str = ""
     label: str = "label"
     group: str = ""
+    labels: tuple[str, ...] = ()
+    """The classes, in order; empty takes those found. Real devices must be told."""
     test: str = ""
     """File of test rows; empty splits `test_fraction` off `path`."""
     test_fraction: Fraction = 0.2
@@ -222,6 +224,14 @@ class Network(Section):
     """Sigma of the log-normal factor by which devices differ in speed and bandwidth."""
 
 
+class Deploy(Section):
+    """Real machines: how long is waited for what, in seconds."""
+
+    answer_seconds: Positive = 60.0
+    reconnect_seconds: Positive = 20.0
+    round_seconds: Positive = 3600.0
+
+
 class Evaluate(Section):
     """Evaluation of the global adapters."""
 
@@ -247,6 +257,7 @@ class Config(Section):
     ssop: SsOp = SsOp()
     attack: Attack = Attack()
     network: Network = Network()
+    deploy: Deploy = Deploy()
     evaluate: Evaluate = Evaluate()
 
     @model_validator(mode="after")

@@ -36,8 +36,8 @@ def load_table(
     Args:
         path: name of an asset, or a CSV, JSONL or Parquet file, or a `datasets` directory. An
             asset's name wins; write ./name for a file of that name.
-        columns: names of the columns; an asset has its own, and only heeds whether `label` is
-            empty (then there are no labels).
+        columns: names of the columns; an asset has its own, and only heeds the classes, and whether
+            `label` is empty (then there are no labels).
         cache: cache folder of assets; None takes the default.
         say: told about downloads.
 
@@ -112,7 +112,7 @@ def _load(path: str, columns: Columns, cache: Path | None, say: Say) -> _Source:
             f"Assets: {', '.join(tables)}.{hint}"
         )
     train, test = read_file(Path(path), columns)
-    table = make_table(train)
+    table = make_table(train, columns.classes or None)
     return _Source(table, make_table(test, table.label_names) if test else None, False)
 
 
@@ -121,7 +121,7 @@ def _load_asset(asset: Asset, columns: Columns, cache: Path | None, say: Say) ->
         raise DataError(f"data.path = '{asset.name}' is a model; give it as model.path")
     folder = fetch(asset.name, cache, say)
     raw = read_asset(asset.name, [folder / file for file in asset.files])
-    train = make_table(raw.train)
+    train = make_table(raw.train, columns.classes or None)
     test = make_table(raw.test, train.label_names) if raw.test else None
     if not columns.label:
         return _Source(_unlabelled(train), _unlabelled(test) if test else None, raw.split_by_group)

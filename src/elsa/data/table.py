@@ -16,12 +16,16 @@ Cells = Sequence[object]
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns that play a part; an empty name means that there is none."""
+    """Names of the columns that play a part; an empty name means that there is none.
+
+    `classes` are what the label column may hold, in order; empty takes what it holds, sorted.
+    """
 
     text: str = "text"
     pair: str = ""
     label: str = "label"
     group: str = ""
+    classes: tuple[str, ...] = ()
 
 
 TEXT_AND_LABEL = Columns()
@@ -86,7 +90,8 @@ def make_table(parts: Parts, label_names: tuple[str, ...] | None = None) -> Tabl
 
     Args:
         parts: what was read.
-        label_names: the classes of the training rows, when these are test rows; None finds them.
+        label_names: the classes, in order: as given, or of the training rows when these are test
+            rows; None finds them.
 
     Raises:
         DataError: no rows, blank or non-text cells, labels that are neither text nor whole
@@ -176,7 +181,7 @@ def _numbered(values: tuple[str, ...], names: tuple[str, ...], parts: Parts) -> 
     if unknown:
         shown = ", ".join(f"'{value}' (row {row})" for value, row in sorted(unknown.items())[:5])
         raise DataError(
-            f"{parts.where}: column '{parts.names.label}' holds {len(unknown)} labels that no "
-            f"training row has: {shown}; known are {', '.join(names[:20])}"
+            f"{parts.where}: column '{parts.names.label}' holds {len(unknown)} labels that are "
+            f"not known: {shown}; known are {', '.join(names[:20])}"
         )
     return np.fromiter((index[value] for value in values), np.int64, len(values))

@@ -1,13 +1,14 @@
 """From a config to the parties of a run: the only place where names become objects."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 from torch import Tensor
 
+from elsa.config.names import numbered
 from elsa.config.schema import Config
 from elsa.core.codec import HopCodecs
 from elsa.core.cost import ModelShape
@@ -109,55 +110,19 @@ def build_federation(config: Config, sources: Sources, layers: Sequence[Layer] =
     """
     model, seed = sources.model, config.run.seed
     split = Split.of(model.checkpoint.blocks, config.split.bottom, config.split.top)
-    names = _numbered("device", config.federation.devices)
-    edge_names = _numbered("edge", config.federation.edges)
-    assignment = {edge: names[number :: len(edge_names)] for number, edge in enumerate(edge_names)}
-    optimizer = OptimizerSettings(
-        config.train.learning_rate,
-        config.train.weight_decay,
-        config.train.optimizer_state == "keep",
-        config.aggregate.mu,
-    )
-    edge_model = EdgeModel(
-        model.checkpoint.blocks,
-        model.checkpoint.hidden_size,
-        config.model.max_tokens,
-        model.trunk,
-        seed,
-        adapters_sent(config.wire),
-    )
+    assignment = assignment_of(config)
+    names = device_names(config)
     directions = public_directions(config, model, sources.tokenizer)
     codecs_of = partial(hop_codecs, config.wire, model.checkpoint.hidden_size, directions)
     meter = Meter()
     return Federation(
         config=config,
-        cloud=Cloud(
-            _initial(sources, seed),
-            assignment,
-            Schedule(
-                config.federation.edge_rounds,
-                config.federation.local_steps,
-                config.federation.participation,
-                seed,
-            ),
-            adapters_sent(config.wire),
-            cloud_mean(config.aggregate, config.adapter),
-            server_optimizer(config.aggregate),
-        ),
-        edges={
-            name: Edge(
-                name,
-                edge_model,
-                _TRUNKS[config.federation.trunk](optimizer),
-                _below(name, codecs_of),
-                edge_mean(config.aggregate, config.adapter),
-            )
-            for name in edge_names
-        },
-        devices=_devices(config, sources, split, names, optimizer, codecs_of),
+        cloud=cloud_of(config, _initial(sources, seed)),
+        edges={name: edge_of(config, model, name, codecs_of) for name in assignment},
+        devices=_devices(config, sources, names, codecs_of),
         testers={
-            edge_names[0]: [
-                _tester(config, sources, task, optimizer, codecs_of) for task in sources.tasks
+            next(iter(assignment)): [
+                _tester(config, sources, task, codecs_of) for task in sources.tasks
             ]
         },
         speeds=device_speeds(config.network, names, seed),
@@ -165,6 +130,88 @@ def build_federation(config: Config, sources: Sources, layers: Sequence[Layer] =
         meter=meter,
         layers=(meter, *layers),
     )
+
+
+def device_names(config: Config) -> list[str]:
+    """Names of the devices that train; the place of one is its number."""
+    return numbered("device", config.federation.devices)
+
+
+def assignment_of(config: Config) -> dict[str, list[str]]:
+    """The devices of each edge, by name."""
+    names, edges = device_names(config), numbered("edge", config.federation.edges)
+    return {edge: names[number :: len(edges)] for number, edge in enumerate(edges)}
+
+
+def cloud_of(config: Config, adapters: Mapping[str, Tensor]) -> Cloud:
+    """The cloud, with the adapters that everybody starts from."""
+    federation = config.federation
+    return Cloud(
+        adapters,
+        assignment_of(config),
+        Schedule(
+            federation.edge_rounds,
+            federation.local_steps,
+            federation.participation,
+            config.run.seed,
+        ),
+        adapters_sent(config.wire),
+        cloud_mean(config.aggregate, config.adapter),
+        server_optimizer(config.aggregate),
+    )
+
+
+def edge_of(
+    config: Config, model: ModelParts, name: str, codecs_of: Callable[[str], HopCodecs]
+) -> Edge:
+    """An edge; `codecs_of` makes codecs, given "<edge>/<device>"."""
+    edge_model = EdgeModel(
+        model.checkpoint.blocks,
+        model.checkpoint.hidden_size,
+        config.model.max_tokens,
+        model.trunk,
+        config.run.seed,
+        model.checkpoint.dtype,
+        adapters_sent(config.wire),
+    )
+    trunks = _TRUNKS[config.federation.trunk](_optimizer(config))
+    mean = edge_mean(config.aggregate, config.adapter)
+    return Edge(name, edge_model, trunks, _below(name, codecs_of), mean)
+
+
+def device_of(
+    config: Config,
+    model: ModelParts,
+    pad_id: int,
+    own: tuple[Examples, Examples],
+    codecs: HopCodecs,
+    name: str,
+    number: int,
+    secret: SecretSeed,
+) -> Device:
+    """A device that trains.
+
+    Args:
+        config: what to build.
+        model: what it is built from.
+        pad_id: token id that fills batches up.
+        own: its rows to train on, and those to evaluate on; see `halves`.
+        codecs: its own.
+        name: its name.
+        number: its place among the devices; its order of batches follows from it and the seed.
+        secret: of its perturbation, if it perturbs.
+    """
+    split = Split.of(model.checkpoint.blocks, config.split.bottom, config.split.top)
+    rank = device_rank(config.adapter, number, config.federation.devices)
+    settings = replace(_settings(config, model, pad_id, number, secret), rank=rank)
+    return Device(name, model.segments(split), *own, codecs, settings)
+
+
+def halves(rows: Examples, part: float, seed: int, number: int) -> tuple[Examples, Examples]:
+    """A device's rows to train on, and the part kept back to evaluate on, at least one left."""
+    order = np.random.default_rng((seed, number)).permutation(len(rows))
+    kept_back = min(round(part * len(rows)), len(rows) - 1)
+    return rows.take(order[kept_back:]), rows.take(order[:kept_back])
 
 
 def digests_of(sources: Sources) -> tuple[dict[str, str], dict[str, str]]:
@@ -203,30 +250,25 @@ def _below(edge: str, codecs_of: Callable[[str], HopCodecs]) -> Callable[[str], 
 def _devices(
     config: Config,
     sources: Sources,
-    split: Split,
     names: Sequence[str],
-    optimizer: OptimizerSettings,
     codecs_of: Callable[[str], HopCodecs],
 ) -> dict[str, Device | Attacker]:
-    evil, devices = poisoned(config, names), dict[str, Device | Attacker]()
+    evil, pad_id = poisoned(config, names), sources.tokenizer.pad_id
+    devices: dict[str, Device | Attacker] = {}
     for task, members in zip(sources.tasks, devices_of(config, names), strict=True):
-        segments, part = task.model.segments(split), data_of(config)[task.name].holdout_fraction
+        part = data_of(config)[task.name].holdout_fraction
         examples = encode(task.text.train, sources.tokenizer, config)
         for name, rows in zip(members, _shares(config, task, len(members)), strict=True):
-            number = len(devices)
-            order = np.random.default_rng((config.run.seed, number)).permutation(rows)
-            kept_back = min(round(part * len(rows)), len(rows) - 1)
-            training, held_out = examples.take(order[kept_back:]), examples.take(order[:kept_back])
-            codecs = codecs_of(name)
-            settings = replace(
-                _settings(config, sources, optimizer, name, number),
-                rank=device_rank(config.adapter, number, len(names)),
-            )
-            device = devices[name] = Device(name, segments, training, held_out, codecs, settings)
+            number, codecs = len(devices), codecs_of(name)
+            secret = _simulated_secret(config, name)
+            own = halves(examples.take(rows), part, config.run.seed, number)
+            of = (config, task.model, pad_id)
+            device = device_of(*of, own, codecs, name, number, secret)
+            devices[name] = device
             if name in evil:
                 plot = plot_of(config, name)
-                wrong, lying = poisoned_rows(config, training, task.classes), forging(codecs, plot)
-                corrupt = Device(name, segments, wrong, held_out, lying, settings)
+                wrong = (poisoned_rows(config, own[0], task.classes), own[1])
+                corrupt = device_of(*of, wrong, forging(codecs, plot), name, number, secret)
                 devices[name] = Attacker(device, corrupt, plot)
     return devices
 
@@ -260,46 +302,54 @@ def _tester(
     config: Config,
     sources: Sources,
     task: TaskParts,
-    optimizer: OptimizerSettings,
     codecs_of: Callable[[str], HopCodecs],
 ) -> Device:
-    name = tester_of(task.name)
-    split = Split.of(task.model.checkpoint.blocks, config.split.bottom, config.split.top)
+    model, name = task.model, tester_of(task.name)
+    split = Split.of(model.checkpoint.blocks, config.split.bottom, config.split.top)
+    number, secret = config.federation.devices, _simulated_secret(config, name)
     return Device(
         name,
-        task.model.segments(split),
+        model.segments(split),
         Examples([]),
         encode(task.text.test, sources.tokenizer, config),
         codecs_of(name),
-        _settings(config, sources, optimizer, name, config.federation.devices),
+        _settings(config, model, sources.tokenizer.pad_id, number, secret),
     )
 
 
 def _settings(
-    config: Config, sources: Sources, optimizer: OptimizerSettings, name: str, number: int
+    config: Config, model: ModelParts, pad_id: int, number: int, secret: SecretSeed
 ) -> DeviceSettings:
     return DeviceSettings(
-        optimizer=optimizer,
+        optimizer=_optimizer(config),
         batch_size=config.train.batch_size,
         eval_batch_size=config.evaluate.batch_size,
         bucketing=config.train.bucketing,
-        pad_id=sources.tokenizer.pad_id,
+        pad_id=pad_id,
         seed=int(np.random.SeedSequence((config.run.seed, number)).generate_state(1)[0]),
-        perturbation=_perturbation(config, name, sources.model.checkpoint.hidden_size),
+        perturbation=_perturbation(config, secret, model.checkpoint.hidden_size),
         sent=adapters_sent(config.wire),
     )
 
 
-def _perturbation(config: Config, device: str, hidden: int) -> Perturbation | None:
-    """A simulated device's perturbation; its secret follows from the seed, to be repeatable."""
+def _optimizer(config: Config) -> OptimizerSettings:
+    train = config.train
+    return OptimizerSettings(
+        train.learning_rate,
+        train.weight_decay,
+        train.optimizer_state == "keep",
+        config.aggregate.mu,
+    )
+
+
+def _perturbation(config: Config, secret: SecretSeed, hidden: int) -> Perturbation | None:
     ssop = config.ssop
     if not ssop.rank:
         return None
     check_rank(ssop.rank, hidden)
-    key = hashlib.sha256(f"{config.run.seed}/{device}/ssop".encode()).digest()
-    return Perturbation(ssop.rank, ssop.angle, ssop.fresh, ssop.about, SecretSeed(key))
+    return Perturbation(ssop.rank, ssop.angle, ssop.fresh, ssop.about, secret)
 
 
-def _numbered(kind: str, count: int) -> list[str]:
-    width = len(str(count - 1))
-    return [f"{kind}-{number:0{width}d}" for number in range(count)]
+def _simulated_secret(config: Config, device: str) -> SecretSeed:
+    """A simulated device's secret; it follows from the seed, so that a run can be repeated."""
+    return SecretSeed(hashlib.sha256(f"{config.run.seed}/{device}/ssop".encode()).digest())

@@ -90,15 +90,19 @@ def hop_codecs(
     Raises:
         ConfigError: a hop's words are no codec, or do not go with D.
     """
-    chosen = PRESETS[wire.preset] | {hop: own for hop in HOPS if (own := getattr(wire, hop))}
     made: dict[str, Codec] = {}
-    for hop, words in chosen.items():
+    for hop, words in words_of(wire).items():
         try:
             folder = Path(wire.folder) / owner / hop if wire.folder else None
             made[hop] = parse(words, Place(hop, hidden, directions, folder))
         except ConfigError as error:
             raise ConfigError(f"wire.{hop} = '{words}': {error}") from error
     return HopCodecs(**made)
+
+
+def words_of(wire: Wire) -> dict[str, str]:
+    """The words of each hop's codec: the preset's, or the hop's own."""
+    return PRESETS[wire.preset] | {hop: own for hop in HOPS if (own := getattr(wire, hop))}
 
 
 Make = Callable[[Sequence[str], Place], Any]

@@ -123,10 +123,17 @@ def load_model(config: Config, labels: int, directory: Path) -> ModelParts:
     return ModelParts(checkpoint, task, lora)
 
 
+def columns_of(config: Config, data: Data) -> Columns:
+    """The columns of the text of `data`; none of labels where the tokens are the labels."""
+    if config.model.task == "causal-lm":
+        return Columns(data.text, data.pair, "", data.group)
+    return Columns(data.text, data.pair, data.label, data.group, data.labels)
+
+
 def load_text(config: Config, data: Data, say: Say) -> Text:
     """Read the rows that `data`, a part of a config, names, test rows split off."""
+    columns = columns_of(config, data)
     causal = config.model.task == "causal-lm"
-    columns = Columns(data.text, data.pair, "" if causal else data.label, data.group)
     train, test = load_split(
         data.path,
         columns,

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -12,6 +13,7 @@ from elsa.engine.build import build_federation, digests_of, open_sources
 from elsa.engine.machine import prepare
 from elsa.engine.provenance import check_unchanged, new_manifest
 from elsa.engine.runner import Listener, Runner
+from elsa.engine.simulate import Simulation
 from elsa.record.checkpoint import load_checkpoint
 from elsa.record.directory import RunDirectory
 
@@ -63,7 +65,8 @@ def run(
     else:
         opened = RunDirectory.create(out, manifest)
     with opened as directory:
-        runner = Runner(federation, sources, directory, listen, stop)
+        play = partial(Simulation, federation)
+        runner = Runner(federation, sources, directory, listen, stop, play)
         return Result(directory.path, runner.run(started))
 
 
@@ -89,7 +92,9 @@ def resume(
         checkpoint = load_checkpoint(path) if any(directory.checkpoints.iterdir()) else None
         sources = open_sources(config, say)
         check_unchanged(directory.manifest, *digests_of(sources))
-        runner = Runner(build_federation(config, sources), sources, directory, listen, stop)
+        federation = build_federation(config, sources)
+        play = partial(Simulation, federation)
+        runner = Runner(federation, sources, directory, listen, stop, play)
         if checkpoint is None:
             directory.rewind()
         else:

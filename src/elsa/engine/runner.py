@@ -5,20 +5,25 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol
 
+from torch import Tensor
+
+from elsa.config.schema import Config
+from elsa.core.score import Tally
 from elsa.engine.build import Sources, tester_of
 from elsa.engine.export import export_adapters
-from elsa.engine.federation import Federation
 from elsa.engine.scores import evaluated
-from elsa.engine.simulate import DeviceRound, Simulation, Watch
+from elsa.engine.simulate import DeviceRound, Watch
 from elsa.errors import Interrupted
 from elsa.record import events
 from elsa.record.checkpoint import Checkpoint, save_checkpoint
 from elsa.record.directory import RunDirectory
 from elsa.record.events import Event
 from elsa.record.metrics import RoundMetrics
+from elsa.roles.cloud import Cloud
 from elsa.wire.messages import DeviceReport
+from elsa.wire.meter import Meter
 
 Listener = Callable[[Event], None]
 
@@ -46,23 +51,79 @@ class Totals:
     tasks: Mapping[str, float] = field(default_factory=dict)
 
 
+class State(Protocol):
+    """What this process holds of a federation, and saves: `Federation`, or the cloud's side."""
+
+    @property
+    def config(self) -> Config:
+        """What it was built from."""
+        ...
+
+    @property
+    def cloud(self) -> Cloud:
+        """The root."""
+        ...
+
+    @property
+    def meter(self) -> Meter:
+        """Counts what passes the links of this process."""
+        ...
+
+    def poisoned(self, round_: int) -> frozenset[str]:
+        """Names of the devices that are poisoned in a global round."""
+        ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that a checkpoint must hold as tensors; the adapters under "global/"."""
+        ...
+
+    def positions(self) -> dict[str, int]:
+        """Where each device's stream of batches stands."""
+        ...
+
+    def restore(
+        self, round_: int, tensors: Mapping[str, Tensor], positions: Mapping[str, int]
+    ) -> None:
+        """Go on from what `tensors` and `positions` gave before this round."""
+        ...
+
+
+class Rounds(Protocol):
+    """Plays the rounds: a simulation, or real machines.
+
+    Attributes:
+        seconds: that they took so far.
+    """
+
+    seconds: float
+
+    def train_round(self) -> list[DeviceReport]:
+        """One global round."""
+        ...
+
+    def evaluate(self) -> dict[str, Tally]:
+        """What each device, testers included, counts with the global adapters."""
+        ...
+
+
 class Runner:
-    """Drives a simulation to its last round and records it."""
+    """Drives a federation to its last round and records it."""
 
     def __init__(
         self,
-        federation: Federation,
+        federation: State,
         sources: Sources,
         directory: RunDirectory,
         listen: Listener,
         stop: Callable[[], bool],
+        play: Callable[[Watch], Rounds],
     ) -> None:
         self._federation = federation
         self._sources = sources
         self._directory = directory
         self._listen = listen
         self._stop = stop
-        self._simulation = Simulation(federation, Watch(self._tick, self._device, self._unheard))
+        self._rounds = play(Watch(self._tick, self._device, self._unheard))
         self._totals = Totals()
         self._before = 0.0
         self._resumed = False
@@ -76,7 +137,7 @@ class Runner:
         self._federation.meter.restore(state["meter"])
         self._totals = Totals(**state["totals"])
         self._before = self._totals.wall_seconds
-        self._simulation.seconds = self._totals.simulated_seconds
+        self._rounds.seconds = self._totals.simulated_seconds
         self._directory.rewind(checkpoint.offsets)
         self._emit(events.CheckpointSaved(checkpoint.round))
         shape = self._config.federation
@@ -114,13 +175,13 @@ class Runner:
 
     def _round(self) -> None:
         cloud, meter = self._federation.cloud, self._federation.meter
-        number, began, simulated = cloud.round, monotonic(), self._simulation.seconds
+        number, began, simulated = cloud.round, monotonic(), self._rounds.seconds
         traffic = meter.by_hop(phase="train")
         devices = tuple(sorted(cloud.participants()))
         self._emit(events.RoundStarted(number, devices, self._config.federation.edge_rounds))
         if evil := self._federation.poisoned(number).intersection(devices):
             self._emit(events.Poisoned(number, self._config.attack.kind, tuple(sorted(evil))))
-        reports = self._simulation.train_round()
+        reports = self._rounds.train_round()
         seconds = monotonic() - began
         for edge, report in self._lost(reports):
             self._emit(events.DeviceLost(number, edge, report.device, report.lost))
@@ -129,14 +190,14 @@ class Runner:
         now = meter.by_hop(phase="train")
         passed = {hop: now[hop] - traffic[hop] for hop in now}
         finished = events.RoundFinished(
-            number, loss, samples, seconds, self._simulation.seconds - simulated, passed
+            number, loss, samples, seconds, self._rounds.seconds - simulated, passed
         )
         self._emit(finished)
         self._totals = replace(
             self._totals,
             samples=self._totals.samples + samples,
             training_seconds=self._totals.training_seconds + seconds,
-            simulated_seconds=self._simulation.seconds,
+            simulated_seconds=self._rounds.seconds,
             loss=loss,
         )
         scores = self._evaluate(number)
@@ -149,7 +210,7 @@ class Runner:
             return None
         causal = self._config.model.task == "causal-lm"
         testers = {task.name: tester_of(task.name) for task in self._sources.tasks}
-        of_each, scores = evaluated(number, self._simulation.evaluate(), testers, causal=causal)
+        of_each, scores = evaluated(number, self._rounds.evaluate(), testers, causal=causal)
         for each in of_each:
             self._emit(each)
         self._emit(scores)

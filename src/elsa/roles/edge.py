@@ -68,6 +68,7 @@ class EdgeModel:
         max_tokens: longest sequence it accepts.
         trunk: the segment for a split; devices with equal splits share it.
         seed: from which each session's seed is drawn.
+        dtype: in which it computes, and its devices too.
         sent: how adapters travel.
     """
 
@@ -76,6 +77,7 @@ class EdgeModel:
     max_tokens: int
     trunk: Callable[[Split], Trunk]
     seed: int
+    dtype: torch.dtype = torch.float32
     sent: Sent = "float32"
 
 
@@ -357,7 +359,9 @@ class Edge:
             raise ProtocolError(f"device {peer}: sequences of 1 to {longest} tokens are allowed")
         lengths, numbers = request.lengths, request.numbers
         try:
-            h1 = session.hops.unseal("h1", request.packet, lengths, request.step, numbers)
+            h1 = session.hops.unseal(
+                "h1", request.packet, lengths, request.step, numbers, self._model.dtype
+            )
         except CacheMiss:
             return Resend(request.step)
         width, rows = max(lengths), len(lengths)
@@ -392,7 +396,9 @@ class Edge:
             raise ProtocolError(f"device {peer}: gradients of step {request.step} out of turn")
         pending = session.pending
         h1, numbers = pending.h1, pending.numbers
-        g2 = session.hops.unseal("g2", request.packet, pending.down, request.step, numbers)
+        g2 = session.hops.unseal(
+            "g2", request.packet, pending.down, request.step, numbers, pending.h2.dtype
+        )
         names = session.trunk.adapter_names
         parameters = [session.parameters[name] for name in names]
         wanted = parameters if session.frozen else [*parameters, h1]

@@ -52,13 +52,14 @@ class Hops:
         lengths: Sequence[int],
         step: int,
         numbers: Sequence[int] = (),
+        dtype: torch.dtype | None = None,
     ) -> Tensor:
-        """Decode a packet that should hold a tensor [T, D], T the sum of lengths.
+        """Decode a packet that should hold a tensor [T, D] of `dtype`, T the sum of lengths.
 
         Raises:
             CacheMiss: it builds on what is not held here; ask for it in full.
-            CodecError: its shape is another, its dtype none that a model computes in, or it holds
-                NaN or infinity.
+            CodecError: its shape or dtype is another, its dtype none that a model computes in, or
+                it holds NaN or infinity.
         """
         expected = (sum(lengths), self.hidden)
         if packet.shape != expected:
@@ -71,6 +72,11 @@ class Hops:
             raise CodecError(
                 f"packet of {packet.dtype} came where hidden states or gradients were due; "
                 "allowed: float32, bfloat16, float16"
+            )
+        if dtype not in (None, values.dtype):
+            raise CodecError(
+                f"packet of {packet.dtype} came where {dtype} was due; "
+                "model.precision must be the same at both ends"
             )
         if not all_finite(values):
             raise CodecError("packet holds NaN or infinity; the sender's training has diverged")

@@ -6,13 +6,21 @@ know (is it this peer's turn, are these its blocks) is asked there.
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from numbers import Integral, Real
 
 from elsa.core.codec import Packet
 from elsa.errors import FrameError
-from elsa.wire.messages import Activations, DeviceScore, HeadWeight, Message, Row, Score
+from elsa.wire.messages import (
+    Activations,
+    DeviceScore,
+    HeadWeight,
+    Message,
+    Register,
+    Row,
+    Score,
+)
 
 FRAME_LIMIT = 2**30
 """Largest frame, in bytes."""
@@ -23,6 +31,7 @@ TEXT_LIMIT = 4096
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+:@-]{0,254}")
 _DIMENSIONS = 8
+_NAMED = ("adapters", "axes", "devices", "terms")
 _LONG = ("rows", "samples", "items", "correct")
 
 
@@ -34,6 +43,9 @@ def check(message: Message | Row) -> None:
     if isinstance(message, Activations):
         _check_batch(message.lengths, message.packet.shape)
         _check_numbers(message.numbers, len(message.lengths))
+    if isinstance(message, Register):
+        for name, text in message.terms.items():
+            _check_text(f"Register.terms['{name}']", text)
     if isinstance(message, Score | DeviceScore) and message.correct > message.items:
         raise FrameError(f"{kind}.correct = {message.correct} of {message.items} items")
 
@@ -52,14 +64,8 @@ def _check_field(where: str, field: str, value: object) -> None:
             _check_number(where, field, float(value))
         case Integral():
             _check_count(where, int(value), 64 if field in _LONG else 32)
-        case Mapping() if field == "terms":
+        case Iterable() if field in _NAMED:  # names only; serde sees to the tensors
             check_names(where, tuple(value))
-            for name, text in value.items():
-                _check_text(f"{where}['{name}']", text)
-        case Iterable() if field in ("adapters", "axes"):  # names only; serde sees to the tensors
-            check_names(where, tuple(value))
-        case Sequence() if field == "devices":
-            check_names(where, value)
         case Sequence() if field in ("reports", "scores", "heads"):
             for row in value:
                 check(row)

@@ -73,7 +73,7 @@ def test_a_named_test_file_is_used_whole(tmp_path: Path) -> None:
     assert len(train) == 20
     assert classes(test) == {"b": 5}
     unknown = rows_file(tmp_path, {"c": 1}, "unknown.jsonl")
-    with pytest.raises(DataError, match=r"no training row has: 'c' \(row 1\); known are a, b"):
+    with pytest.raises(DataError, match=r"are not known: 'c' \(row 1\); known are a, b"):
         load_split(path, test=unknown)
     with pytest.raises(DataError, match=r"data\.test = 'absent\.csv' is no file"):
         load_split(path, test="absent.csv")

@@ -71,7 +71,7 @@ def test_no_rows_and_one_class_are_refused() -> None:
 
 
 def test_a_test_label_that_training_lacks_is_named_with_its_first_row() -> None:
-    with pytest.raises(DataError, match=r"1 labels that no training row has: 'egg' \(row 2\)"):
+    with pytest.raises(DataError, match=r"1 labels that are not known: 'egg' \(row 2\)"):
         make_table(parts(["a", "b", "c"], ["ham", "egg", "egg"]), ("ham", "spam"))
 
 

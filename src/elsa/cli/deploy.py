@@ -1,0 +1,176 @@
+"""`elsa certs`, `elsa cloud`, `elsa edge` and `elsa device`: one role a process."""
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from elsa.cli.progress import Progress
+from elsa.cli.stopping import say, stoppable
+from elsa.config.load import load_config
+from elsa.config.names import numbered
+from elsa.errors import ConfigError
+
+if TYPE_CHECKING:
+    from elsa.config.schema import Config
+    from elsa.wire.rpc.security import Security
+
+commands = typer.Typer()
+
+ConfigPath = Annotated[
+    Path | None, typer.Argument(help="TOML file or preset, alike at all parties.")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated."),
+]
+Certs = Annotated[
+    Path | None, typer.Option(help="Folder with ca.pem, and NAME.pem and NAME.key of this party.")
+]
+Plain = Annotated[
+    bool,
+    typer.Option("--insecure-loopback", help="No TLS; for addresses of this machine only."),
+]
+
+
+@commands.command()
+def certs(
+    folder: Annotated[Path, typer.Argument(help="Folder to write to; kept if it is there.")],
+    config: ConfigPath = None,
+    set_: Set = None,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="EDGE=HOST", help="Name or address of an edge; may be repeated."),
+    ] = None,
+    days: Annotated[int, typer.Option(min=1, help="How long certificates are valid.")] = 365,
+    renew: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Replace the certificate of this party; may be repeated"),
+    ] = None,
+) -> None:
+    """Make an authority and a certificate for the cloud, each edge and each device."""
+    from elsa.wire.rpc.authority import Party, issue, make_authority
+
+    federation = load_config(config, set_ or []).federation
+    edges = numbered("edge", federation.edges)
+    hosts: dict[str, list[str]] = {edge: ["localhost", "127.0.0.1", "::1"] for edge in edges}
+    for edge, address in _pairs(host or [], "--host", edges):
+        hosts[edge].append(address)
+    parties = [
+        Party("cloud", "cloud"),
+        *(Party(edge, "edge", tuple(hosts[edge])) for edge in edges),
+        *(Party(name, "device") for name in numbered("device", federation.devices)),
+    ]
+    unknown = sorted(set(renew or []) - {party.name for party in parties})
+    if unknown:
+        raise ConfigError(f"--renew {unknown[0]}: is no party of this config")
+    make_authority(folder)
+    written = [
+        party.name
+        for party in parties
+        if issue(folder, party, days, renew=party.name in (renew or []))
+    ]
+    sys.stdout.write(f"{folder}: {', '.join(written) or 'nothing new'}\n")
+
+
+@commands.command()
+def edge(
+    listen: Annotated[str, typer.Option(help="HOST:PORT to listen at.")],
+    config: ConfigPath = None,
+    name: Annotated[str, typer.Option(help="Which edge this is.")] = "edge-0",
+    certs: Certs = None,
+    plain: Plain = False,
+    set_: Set = None,
+) -> None:
+    """Be an edge server: hold the middle blocks for its devices, and obey the cloud."""
+    settings, security = _begin(config, set_, name, certs, plain)
+    from elsa.engine.deploy.edge import run_edge
+
+    with stoppable() as stopped:
+        run_edge(settings, listen, security, say=say, stop=lambda: bool(stopped))
+
+
+@commands.command()
+def device(
+    edge: Annotated[str, typer.Option(help="HOST:PORT of its edge server.")],
+    data: Annotated[Path, typer.Option(help="Its rows: a CSV, JSONL or Parquet file.")],
+    name: Annotated[str, typer.Option(help="Which device this is, as in device-3.")],
+    config: ConfigPath = None,
+    certs: Certs = None,
+    plain: Plain = False,
+    set_: Set = None,
+) -> None:
+    """Be a device: train on the rows of a file, which do not leave it."""
+    settings, security = _begin(config, set_, name, certs, plain)
+    from elsa.engine.deploy.device import run_device
+
+    with stoppable() as stopped:
+        run_device(settings, edge, data, security, say=say, stop=lambda: bool(stopped))
+
+
+@commands.command()
+def cloud(
+    edge: Annotated[
+        list[str],
+        typer.Option(metavar="EDGE=HOST:PORT", help="Where an edge is; one option for each."),
+    ],
+    config: ConfigPath = None,
+    certs: Certs = None,
+    plain: Plain = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the run; one that was stopped goes on. runs/NAME if left out"),
+    ] = None,
+    set_: Set = None,
+) -> None:
+    """Be the cloud: drive the rounds of the edges, average what they send, keep the result."""
+    settings, security = _begin(config, set_, "cloud", certs, plain)
+    addresses = dict(_pairs(edge, "--edge", numbered("edge", settings.federation.edges)))
+    from elsa.cli.outcome import show
+    from elsa.engine.deploy.cloud import run_cloud
+
+    with Progress() as progress, stoppable() as stopped:
+        result = run_cloud(
+            settings,
+            addresses,
+            security,
+            out=out,
+            listen=progress.event,
+            say=progress.say,
+            stop=lambda: bool(stopped),
+        )
+    show(result.directory, result.summary)
+
+
+def _begin(
+    config: Path | None, set_: list[str] | None, name: str, certs: Path | None, plain: bool
+) -> "tuple[Config, Security]":
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
+    )
+    settings = load_config(config, set_ or [])
+    from elsa.wire.rpc.security import Loopback, Tls
+
+    if (certs is None) == (not plain):
+        raise ConfigError(
+            "give --certs FOLDER (see `elsa certs`), or --insecure-loopback to try things out on "
+            "one machine"
+        )
+    if certs is None:
+        return settings, Loopback(name)
+    security = Tls(certs, name)
+    security.check()
+    return settings, security
+
+
+def _pairs(given: Sequence[str], option: str, names: Sequence[str]) -> list[tuple[str, str]]:
+    pairs = []
+    for each in given:
+        name, _, value = each.partition("=")
+        if name not in names or not value:
+            raise ConfigError(f"{option} {each}: allowed: NAME=..., NAME one of {', '.join(names)}")
+        pairs.append((name, value))
+    return pairs

@@ -1,0 +1,1 @@
+"""Real machines: the cloud, an edge server and a device, one process each."""

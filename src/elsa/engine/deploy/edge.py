@@ -1,0 +1,106 @@
+"""One edge server as a process."""
+
+import logging
+from collections.abc import Callable
+from functools import partial
+
+from torch import Tensor
+
+from elsa.config.schema import Config
+from elsa.core.split import Split
+from elsa.engine.build import assignment_of, edge_of
+from elsa.engine.codecs import hop_codecs
+from elsa.engine.deploy.rounds import CLOUD, EdgeRounds
+from elsa.engine.deploy.terms import check_deployable, check_terms, frame_limit, terms_of
+from elsa.engine.directions import Directions, public_directions
+from elsa.engine.machine import prepare
+from elsa.engine.parts import ModelParts, Say, load_model, model_directory
+from elsa.errors import ConfigError
+from elsa.model.checkpoint import fast_dtype
+from elsa.model.segments import initial_adapters
+from elsa.model.tokenizer import load_tokenizer
+from elsa.wire.messages import Register, Welcome
+from elsa.wire.rpc.security import Security
+from elsa.wire.rpc.server import RpcServer, Watch
+
+_LAST_WORDS = 2.0
+"""Seconds for answers on their way when the server ends."""
+_log = logging.getLogger(__name__)
+
+
+def run_edge(
+    config: Config,
+    listen: str,
+    security: Security,
+    *,
+    say: Say = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Serve devices and the cloud until the cloud says that the run is over, or `stop` does.
+
+    Args:
+        config: of the run, alike at all parties.
+        listen: HOST:PORT.
+        security: who this edge is.
+        say: told what takes time, and where it listens.
+        stop: asked twice a second.
+
+    Raises:
+        ElsaError: what stands in the way, said for a person.
+    """
+    check_deployable(config)
+    prepare(config.run.threads)
+    name = security.name
+    roster = assignment_of(config).get(name)
+    if roster is None:
+        raise ConfigError(
+            f"'{name}' is no edge of federation.edges = {config.federation.edges}; "
+            f"allowed: {', '.join(assignment_of(config))}"
+        )
+    directory = model_directory(config.model.path, say)
+    model = load_model(config, len(config.data.labels), directory)
+    hidden = model.checkpoint.hidden_size
+    axes = _axes(config, model)
+    directions = Directions(axes.__getitem__, hidden, fast_dtype())
+    codecs_of = partial(hop_codecs, config.wire, hidden, directions)
+    ours = terms_of(config, model, config.data.labels)
+
+    def welcome(peer: str, request: Register) -> Welcome:
+        check_terms(ours, request.terms, name, peer)
+        return Welcome(axes)
+
+    model.trunk(Split.of(model.checkpoint.blocks, config.split.bottom, config.split.top))
+    adapters = initial_adapters(model.checkpoint, model.task, model.lora, config.run.seed)
+    limit = frame_limit(config, hidden, sum(it.nbytes for it in adapters.values()))
+    rounds = EdgeRounds(edge_of(config, model, name, codecs_of), roster, welcome, config.deploy)
+    server = RpcServer(
+        rounds.handle,
+        listen,
+        security,
+        callers=[*roster, CLOUD],
+        limit=limit,
+        watch=Watch(rounds.began, rounds.back, rounds.left, rounds.lose),
+    )
+    server.start()
+    say(f"{name} listens at {server.address} for {', '.join(roster)} and the cloud")
+    try:
+        while not stop() and not rounds.wait_for_end(0.5):
+            pass
+    finally:
+        rounds.close()
+        server.stop(_LAST_WORDS)
+
+
+def _axes(config: Config, model: ModelParts) -> dict[str, Tensor]:
+    """The public axes [D, D] that the codecs of this config turn onto, by hop."""
+    hidden, axes = model.checkpoint.hidden_size, dict[str, Tensor]()
+    public = public_directions(config, model, load_tokenizer(model.checkpoint.directory))
+
+    def noted(hop: str) -> Tensor:
+        axes[hop] = public.first(hop, hidden)
+        return axes[hop]
+
+    in_memory = config.wire.model_copy(update={"folder": ""})
+    hop_codecs(in_memory, hidden, Directions(noted, hidden, fast_dtype()))
+    model.segments.cache_clear()  # an edge holds no bottom and no top
+    return axes

@@ -1,0 +1,85 @@
+"""What a device and its edge server must have alike before they can work together."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+from elsa.config.schema import Config
+from elsa.engine.codecs import adapters_sent, words_of
+from elsa.engine.parts import ModelParts, digests
+from elsa.errors import ConfigError
+from elsa.model.tasks import Classification
+
+
+def terms_of(config: Config, model: ModelParts, labels: Sequence[str]) -> dict[str, str]:
+    """The settings of this end, by name; what the machine chose is written out."""
+    task, lora, train = model.task, model.lora, config.train
+    terms = {
+        "model.path": _digest(sorted(digests(model.checkpoint.directory).items())),
+        "model.task": config.model.task,
+        "model.precision": str(model.checkpoint.dtype).removeprefix("torch."),
+        "model.max_tokens": str(config.model.max_tokens),
+        "adapter.rank": str(lora.rank),
+        "adapter.alpha": str(lora.alpha),
+        "adapter.targets": ",".join(lora.targets),
+        "split.freeze_bottom": str(config.split.freeze_bottom),
+        "train.learning_rate": str(train.learning_rate),
+        "train.weight_decay": str(train.weight_decay),
+        "train.optimizer_state": train.optimizer_state,
+        "aggregate.mu": str(config.aggregate.mu),
+        "wire.adapters": adapters_sent(config.wire),
+    }
+    if isinstance(task, Classification):
+        terms["data.labels"] = _digest(tuple(labels))
+        terms["model.pooling"] = task.pooling
+    return terms | {f"wire.{hop}": words for hop, words in words_of(config.wire).items()}
+
+
+def check_terms(ours: Mapping[str, str], theirs: Mapping[str, str], us: str, them: str) -> None:
+    """See that both ends have the same.
+
+    Raises:
+        ConfigError: with each setting that differs, and its value at either end.
+    """
+    differing = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+    if differing:
+        shown = "; ".join(
+            f"{name} is {theirs.get(name, 'unset')} at {them} and {ours.get(name, 'unset')} at {us}"
+            for name in differing
+        )
+        raise ConfigError(f"{them} and {us} do not go together: {shown}. Give both one config")
+
+
+def check_deployable(config: Config) -> None:
+    """See that real machines can do what the config asks for.
+
+    Raises:
+        ConfigError: they cannot, or not yet.
+    """
+    if config.federation.trunk == "shared":
+        raise ConfigError(
+            "federation.trunk = 'shared' is for simulation: real devices are not kept in step; "
+            "allowed: 'per-device'"
+        )
+    if config.attack.kind != "none":
+        raise ConfigError(
+            f"attack.kind = '{config.attack.kind}' is for simulation; allowed: 'none'"
+        )
+    if config.task:
+        raise ConfigError("[[task]]: several tasks are for simulation; real machines take one")
+    if config.model.task == "classification" and len(config.data.labels) < 2:
+        raise ConfigError(
+            "data.labels is empty: no machine sees all rows, so each must be told the classes, as "
+            "in data.labels = ['no', 'yes']"
+        )
+
+
+def frame_limit(config: Config, hidden: int, adapter_bytes: int) -> int:
+    """Bytes of the largest frame that an honest party sends."""
+    rows = max(config.train.batch_size, config.evaluate.batch_size)
+    states = rows * config.model.max_tokens * hidden * 4
+    axes = 2 * hidden * hidden * 4
+    return max(states, adapter_bytes, axes) * 5 // 4 + 2**20
+
+
+def _digest(what: object) -> str:
+    return "sha256:" + hashlib.sha256(repr(what).encode()).hexdigest()[:16]

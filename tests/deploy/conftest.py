@@ -1,0 +1,258 @@
+"""A federation on real links: its files, its certificates, and processes of its parties."""
+
+import csv
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from elsa.config.load import load_config
+from elsa.config.printing import dump_toml
+from elsa.data.partition import partition
+from elsa.data.table import Table
+from elsa.engine.build import Sources, build_federation
+from elsa.engine.parts import Text, load_model, load_text, model_directory
+from elsa.engine.simulate import Simulation
+from elsa.model.tokenizer import load_tokenizer
+from elsa.wire.rpc.authority import Party, issue, make_authority
+
+COMMON = (
+    "run.threads=1",
+    "model.precision=float32",
+    "data.holdout_fraction=0.2",
+    "federation.rounds=2",
+    "federation.edge_rounds=2",
+    "evaluate.every=2",
+    "deploy.answer_seconds=60",
+    "deploy.reconnect_seconds=60",
+    "deploy.round_seconds=300",
+)
+
+ELSA = Path(sys.executable).with_name("elsa")
+PATIENCE = 120.0
+"""Seconds until a test gives up on a process; machines under load are slow to start them."""
+
+
+class Process:
+    """A party in a process of its own; what it says goes to a file.
+
+    Attributes:
+        name: of the party.
+    """
+
+    def __init__(self, name: str, words: Sequence[str], folder: Path) -> None:
+        self.name = name
+        self._log = folder / f"{name}.log"
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [str(ELSA), *words],
+                cwd=folder,
+                stdout=log,
+                stderr=log,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+            )
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(encoding="utf-8", errors="replace")
+
+    def wait_for(self, text: str, times: int = 1) -> None:
+        """Until its log holds the text so many times."""
+        until = monotonic() + PATIENCE
+        while self.log.count(text) < times:
+            assert monotonic() < until, f"{self.name} never said '{text}':\n{self.log}"
+            assert self._process.poll() is None, f"{self.name} ended:\n{self.log}"
+            sleep(0.05)
+
+    def end(self) -> int:
+        """Its exit status, once it has ended by itself."""
+        try:
+            return self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"{self.name} did not end:\n{self.log}")
+
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """At once, whatever it is doing."""
+        with suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+
+
+Start = Callable[..., Process]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts parties in `tmp_path`; they are gone after the test."""
+    started: list[Process] = []
+
+    def begin(name: str, *words: str) -> Process:
+        started.append(Process(name, words, tmp_path))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+
+
+@pytest.fixture
+def ports() -> list[int]:
+    """Two free ports."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as one,
+        socket.create_server(("127.0.0.1", 0)) as two,
+    ):
+        return [one.getsockname()[1], two.getsockname()[1]]
+
+
+class World:
+    """A federation of processes and the same one simulated.
+
+    Attributes:
+        folder: where its files are: config.toml, certificates in `certs`, DEVICE.csv.
+        config: of all parties.
+    """
+
+    def __init__(self, config: Any, folder: Path, start: Any, ports: Sequence[int]) -> None:
+        self.config, self.folder = config, folder
+        self._start, self._ports = start, ports
+        text = load_text(config, lambda _: None)
+        (folder / "config.toml").write_text(dump_toml(config), encoding="utf-8")
+        self._parts = partition(
+            len(text.train),
+            "dirichlet",
+            config.federation.devices,
+            config.run.seed,
+            alpha=config.partition.alpha,
+            min_rows=config.partition.min_rows,
+            labels=text.train.label,
+            groups=None,
+        )
+        for number, rows in enumerate(self._parts):
+            write_rows(folder / f"device-{number}.csv", text.train.take(np.asarray(rows)))
+        make_authority(folder / "certs")
+        for number in range(config.federation.edges):
+            issue(folder / "certs", Party(f"edge-{number}", "edge", ("127.0.0.1",)), 1)
+        for number in range(config.federation.devices):
+            issue(folder / "certs", Party(f"device-{number}", "device"), 1)
+        issue(folder / "certs", Party("cloud", "cloud"), 1)
+        self.text = text
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """HOST:PORT of each edge."""
+        count = self.config.federation.edges
+        return {f"edge-{n}": f"127.0.0.1:{self._ports[n]}" for n in range(count)}
+
+    def simulated(self) -> dict[str, torch.Tensor]:
+        directory = model_directory(self.config.model.path, lambda _: None)
+        model = load_model(self.config, len(self.config.data.labels), directory)
+        sources = Sources(Text(self.text.train, self.text.test), model, load_tokenizer(directory))
+        federation = build_federation(self.config, sources)
+        simulation = Simulation(federation)
+        for _ in range(self.config.federation.rounds):
+            simulation.train_round()
+            simulation.evaluate()
+        return federation.cloud.adapters
+
+    def edge(self, number: int) -> Any:
+        at = f"127.0.0.1:{self._ports[number]}"
+        name = f"edge-{number}"
+        return self._start(
+            name, "edge", "config.toml", "--name", name, "--listen", at, "--certs", "certs"
+        )
+
+    def device(self, number: int, *more: str) -> Any:
+        name = f"device-{number}"
+        at = f"127.0.0.1:{self._ports[number % self.config.federation.edges]}"
+        return self._start(
+            name,
+            "device",
+            "config.toml",
+            "--name",
+            name,
+            "--edge",
+            at,
+            "--data",
+            f"{name}.csv",
+            "--certs",
+            "certs",
+            *more,
+        )
+
+    def cloud(self) -> Any:
+        edges = [
+            word
+            for number in range(self.config.federation.edges)
+            for word in ("--edge", f"edge-{number}=127.0.0.1:{self._ports[number]}")
+        ]
+        return self._start(
+            "cloud", "cloud", "config.toml", *edges, "--certs", "certs", "--out", "run"
+        )
+
+    def furthest(self, expected: Mapping[str, torch.Tensor]) -> float:
+        """Largest difference of a value of the cloud's adapters from these."""
+        found = self.adapters()
+        assert found.keys() == expected.keys()
+        return max(float((found[key] - expected[key]).abs().max()) for key in found)
+
+    def adapters(self) -> dict[str, torch.Tensor]:
+        """What the newest checkpoint of the cloud holds."""
+        newest = sorted((self.folder / "run" / "checkpoint").iterdir())[-1]
+        return {key.partition("/")[2]: value for key, value in load_file(newest).items()}
+
+
+def write_rows(path: Path, table: Table) -> None:
+    assert table.label is not None
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["question", "kind"])
+        for text, label in zip(table.text, table.label, strict=True):
+            writer.writerow([text, table.label_names[label]])
+
+
+@pytest.fixture
+def world(
+    questions: Path,
+    bert: Path,
+    tmp_path: Path,
+    start: Any,
+    ports: list[int],
+    rows: list[tuple[str, str]],
+) -> Callable[..., World]:
+    """Makes a federation of the tiny model, with overrides."""
+    labels = sorted({label for _, label in rows})
+
+    def make(*overrides: str) -> World:
+        base = [
+            f"model.path={bert}",
+            "model.max_tokens=32",
+            f"data.path={questions}",
+            "data.text=question",
+            "data.label=kind",
+            f"data.labels={labels}",
+            "data.limit=90",
+            "partition.min_rows=12",
+            "federation.local_steps=3",
+            "adapter.rank=2",
+            "train.batch_size=4",
+            "train.learning_rate=1e-2",
+        ]
+        config = load_config(None, [*base, *COMMON, *overrides])
+        return World(config, tmp_path, start, ports)
+
+    return make
