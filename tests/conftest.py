@@ -248,9 +248,13 @@ class Relay:
         while True:
             try:
                 caller, _ = self._listening.accept()
-                server = socket.create_connection(self._target)
             except OSError:
                 return
+            try:
+                server = socket.create_connection(self._target)
+            except OSError:  # not there yet
+                caller.close()
+                continue
             self.connections += 1
             self._open += [caller, server]
             for ends in ((caller, server), (server, caller)):

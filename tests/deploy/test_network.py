@@ -63,7 +63,7 @@ def test_broken_streams_change_nothing(
     edges = list(there.addresses.values())
     relays = [relay(edge, cut_after=20_000) for edge in edges]
     said = play(there, {f"device-{n}": it.address for n, it in enumerate(relays)})
-    assert min(it.connections for it in relays) > 3
+    assert min(it.connections for it in relays) >= 3  # broken twice at least
     assert not any("trying again" in line for line in said)
     assert there.furthest(there.simulated()) == 0
 

@@ -1,6 +1,7 @@
 """The cloud as a process: it drives the rounds of several edge servers."""
 
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from elsa.engine.run import RUNS, Result
 from elsa.engine.runner import Listener, Runner
 from elsa.engine.simulate import Watch
 from elsa.engine.tasks import TaskParts
-from elsa.errors import ConfigError, ElsaError, RunError
+from elsa.errors import ConfigError, ElsaError, LinkError, RunError
 from elsa.model.segments import initial_adapters
 from elsa.model.tokenizer import load_tokenizer
 from elsa.record.checkpoint import load_checkpoint
@@ -39,6 +40,8 @@ from elsa.wire.transport import Link, Transport
 
 _ROUND_MARGIN = 1.5
 """How much longer than a device may take, an edge may take for its whole answer."""
+_PAUSE = 0.5
+"""Seconds before an edge that went away is asked again."""
 _log = logging.getLogger(__name__)
 
 
@@ -143,11 +146,22 @@ class Deployed:
                 _log.warning("%s could not be told that the run is over: %s", name, error)
 
     def _ask(self, orders: Mapping[str, Message]) -> dict[str, Message | ElsaError]:
+        """The answer of each edge, or why there is none.
+
+        An edge that goes away is given its order again when it is back: it begins it anew.
+        """
+        until, over = monotonic() + self._side.config.deploy.round_seconds, threading.Event()
+
         def ask(name: str, order: Message) -> Message | ElsaError:
-            try:
-                return self._links[name].call(order)
-            except ElsaError as error:
-                return error
+            while True:
+                try:
+                    return self._links[name].call(order)
+                except LinkError as error:
+                    if monotonic() > until or over.wait(_PAUSE):
+                        return error
+                    _log.warning("%s; asking again", error)
+                except ElsaError as error:
+                    return error
 
         pool = ThreadPoolExecutor(len(orders), "edges")
         try:
@@ -159,6 +173,7 @@ class Deployed:
                 left -= wait(left, timeout=0.5, return_when=FIRST_COMPLETED).done
                 self._watch.tick()
         finally:
+            over.set()
             pool.shutdown(wait=False, cancel_futures=True)
         return {name: it.result() for it, name in coming.items()}
 

@@ -8,7 +8,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any
 
 import grpc
@@ -66,17 +66,18 @@ class Rpc(Caller):
         assert security.name == link.caller
         self._address = check_address(address, security)
         self._security = security
-        self._above = link.above
+        self._server = link.above if link.caller == link.below else link.below
         self._timing = timing or Timing()
         self._limit = limit
         self._stream: _Stream | None = None
         self._token = ""
         self._number = 0
+        self._closed = threading.Event()
 
     def close(self) -> None:
-        """Hang up; a later call begins a new session."""
+        """Hang up for good; a call that still waits, in another thread, fails."""
+        self._closed.set()
         self._drop()
-        self._token, self._number = "", 0
 
     def _carry(self, data: bytes) -> bytes:
         """Bring a frame there and its answer back, over as many streams as it takes.
@@ -84,7 +85,7 @@ class Rpc(Caller):
         Raises:
             CertificateError: this party's certificate files cannot be used.
             LinkError: no answer in time, or the session is over at the other end; the next call
-                begins a new one.
+                begins a new one. Or this link was closed.
             ProtocolError: the server does not let this party in.
         """
         timing, asked = self._timing, monotonic()
@@ -98,20 +99,23 @@ class Rpc(Caller):
                 now = monotonic()
                 broken = broken or now
                 late = now - asked >= timing.answer or now - broken >= timing.reconnect
-                if error.code in _FINAL or error.code in _SESSION_OVER or late:
-                    self.close()
+                over = error.code in _FINAL or error.code in _SESSION_OVER
+                if over or late or self._closed.is_set():
+                    self._reset()
                     raise self._failure(error) from error
-                _log.info("link to %s at %s broke: %s", self._above, self._address, error)
-                sleep(pause)
+                _log.info("link to %s at %s broke: %s", self._server, self._address, error)
+                self._closed.wait(pause)
                 pause = min(2 * pause, timing.longest_pause)
             except BaseException:
-                self.close()  # else the next call would take this one's answer
+                self._reset()  # else the next call would take this one's answer
                 raise
             else:
                 self._number += 1
                 return answer
 
     def _open(self) -> "_Stream":
+        if self._closed.is_set():
+            raise _BrokenError(None, "this link was closed here")
         metadata = [(NUMBER, str(self._number))]
         if self._token:
             metadata.append((TOKEN, self._token))
@@ -123,12 +127,16 @@ class Rpc(Caller):
         return self._stream
 
     def _drop(self) -> None:
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()
+
+    def _reset(self) -> None:
+        self._drop()
+        self._token, self._number = "", 0
 
     def _failure(self, error: _BrokenError) -> LinkError | ProtocolError:
-        where = f"{self._above} at {self._address}"
+        where = f"{self._server} at {self._address}"
         if error.code in _FINAL:
             return ProtocolError(f"{where} does not let {self._security.name} in: {error}")
         hint = ""

@@ -50,7 +50,7 @@ class Tls:
 
     @property
     def authority(self) -> Path:
-        """Certificate of the authority that all parties trust."""
+        """Certificate of the authority that all parties trust; several while one is replaced."""
         return self.folder / AUTHORITY
 
     def check(self) -> None:
@@ -59,17 +59,16 @@ class Tls:
         Raises:
             CertificateError: with the file, the subject and the reason.
         """
-        own, authority = _certificate(self.certificate), _certificate(self.authority)
+        (own, *_), authorities = _certificates(self.certificate), _certificates(self.authority)
         _check_dates(self.certificate, own)
-        _check_dates(self.authority, authority)
-        try:
-            own.verify_directly_issued_by(authority)
-        except (ValueError, TypeError, InvalidSignature) as error:
+        issuers = [it for it in authorities if _issued(own, it)]
+        if not issuers:
             raise CertificateError(
-                f"{self.certificate} (subject {subject_of(own)}): was not issued by "
-                f"{self.authority} (subject {subject_of(authority)}); its issuer is "
-                f"{own.issuer.rfc4514_string()}: take both from one authority"
-            ) from error
+                f"{self.certificate} (subject {subject_of(own)}): was not issued by any of "
+                f"{self.authority} (subject {', '.join(map(subject_of, authorities))}); its issuer "
+                f"is {own.issuer.rfc4514_string()}: take both from one authority"
+            )
+        _check_dates(self.authority, issuers[0])
         if common_name(own) != self.name:
             raise CertificateError(
                 f"{self.certificate} (subject {subject_of(own)}): is not of '{self.name}'"
@@ -187,11 +186,19 @@ def _server_configuration(security: Tls) -> grpc.ServerCertificateConfiguration:
     return grpc.ssl_server_certificate_configuration([pair], _read(security.authority))
 
 
-def _certificate(path: Path) -> x509.Certificate:
+def _certificates(path: Path) -> list[x509.Certificate]:
     try:
-        return x509.load_pem_x509_certificate(_read(path))
+        return x509.load_pem_x509_certificates(_read(path))
     except ValueError as error:
         raise CertificateError(f"{path}: is no PEM certificate ({error})") from error
+
+
+def _issued(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 def _check_dates(path: Path, certificate: x509.Certificate) -> None:

@@ -187,7 +187,7 @@ class RpcServer:
     def _peer(self, context: grpc.ServicerContext, sent: dict[str, str | bytes]) -> str:
         if isinstance(self._security, Tls):
             shown: dict[str, list[bytes]] = context.auth_context()
-            peer = shown["x509_common_name"][0].decode(errors="replace")
+            peer = shown.get("x509_common_name", [b""])[0].decode(errors="replace")
             if self._security.revoked(shown["x509_pem_cert"][0]):
                 raise ProtocolError(f"the certificate of {peer} has been revoked")
         else:

@@ -187,3 +187,31 @@ def test_address_that_is_none(address: str) -> None:
 def test_address_in_use_is_said(join: Join) -> None:
     with serving(lambda *_: Accepted()) as server, pytest.raises(ConfigError, match="in use"):
         serving(lambda *_: Accepted(), address=server.address)
+
+
+def test_closed_link_frees_whoever_waits_for_an_answer(join: Join) -> None:
+    going, begun, failed = threading.Event(), threading.Event(), []
+
+    def handler(*_: object) -> Message:
+        begun.set()
+        assert going.wait(20)
+        return Accepted()
+
+    with serving(handler) as server:
+        link = join(server.address)
+
+        def ask() -> None:
+            try:
+                link.call(Accepted())
+            except LinkError as error:
+                failed.append(error)
+
+        waiting = threading.Thread(target=ask)
+        waiting.start()
+        assert begun.wait(20)
+        link.close()
+        waiting.join(10)
+        going.set()
+        assert len(failed) == 1
+        with pytest.raises(LinkError, match="closed here"):
+            link.call(Accepted())

@@ -103,7 +103,11 @@ def no_key(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (expired, "device-0.pem", r"subject CN=device-0,OU=device.*: expired; valid from"),
         (early, "device-0.pem", r"subject CN=device-0,OU=device.*: is not valid yet"),
-        (foreign, "device-0.pem", r"subject CN=device-0,OU=device.*: was not issued by .*ca\.pem"),
+        (
+            foreign,
+            "device-0.pem",
+            r"subject CN=device-0,OU=device.*: was not issued by any of .*ca\.pem",
+        ),
         (of_another, "device-0.pem", r"subject CN=device-1,OU=device.*: is not of 'device-0'"),
         (key_of_another, "device-0.key", r"is not the key of .*subject CN=device-0,OU=device"),
         (no_certificate, "device-0.pem", "is no PEM certificate"),
@@ -176,3 +180,13 @@ def test_certificates_are_replaced_while_the_server_runs(folder: Path, tmp_path:
         for path in other.iterdir():
             path.replace(folder / path.name)
         call(server.address, Tls(folder, "device-0"))
+
+
+def test_authority_is_replaced_step_by_step(folder: Path, tmp_path: Path) -> None:
+    new = make(tmp_path / "new")
+    both = (folder / "ca.pem").read_bytes() + (new / "ca.pem").read_bytes()
+    with serve(Tls(folder, "edge-0")) as server:
+        for each in (folder, new):
+            (each / "ca.pem").write_bytes(both)
+        call(server.address, Tls(folder, "device-0"))  # of the old one
+        call(server.address, Tls(new, "device-1"))  # of the new one
