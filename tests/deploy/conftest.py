@@ -40,7 +40,7 @@ COMMON = (
 )
 
 ELSA = Path(sys.executable).with_name("elsa")
-PATIENCE = 120.0
+PATIENCE = 600.0
 """Seconds until a test gives up on a process; machines under load are slow to start them."""
 
 
