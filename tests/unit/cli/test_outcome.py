@@ -44,3 +44,11 @@ def test_tasks_have_a_line_each_below_their_mean(finished: Any) -> None:
 def test_paths_stay_whole_and_as_they_are(finished: Any) -> None:
     folder = Path("/a very long [red] path [/x] :smile:") / ("long" * 12)
     assert f"run      {folder}\n" in shown(dict(finished.summary), folder)
+
+
+def test_what_the_cloud_of_real_machines_cannot_know_is_left_out(finished: Any) -> None:
+    there = {hop: 0 if "device" in hop else size for hop, size in finished.summary["bytes"].items()}
+    lines = shown(finished.summary | {"loss": None, "simulated_seconds": 0.0, "bytes": there})
+    assert "edge to cloud" in lines
+    for title in ("test loss", "simulated time", "device to edge", "edge to device"):
+        assert title not in lines

@@ -83,25 +83,16 @@ class Deployed:
     """The rounds of edges that are elsewhere, asked all at once.
 
     Attributes:
-        seconds: since the first round; nothing is simulated.
+        seconds: none; nothing is simulated.
     """
+
+    seconds = 0.0
 
     def __init__(self, side: CloudSide, links: Mapping[str, Transport], watch: Watch) -> None:
         """Set up with a link to each edge, by name."""
         self._side = side
         self._links = links
         self._watch = watch
-        self._began = monotonic()
-        self._seconds = 0.0
-
-    @property
-    def seconds(self) -> float:
-        """Wall time of the rounds."""
-        return self._seconds + monotonic() - self._began
-
-    @seconds.setter
-    def seconds(self, before: float) -> None:
-        self._seconds, self._began = before, monotonic()
 
     def train_round(self) -> list[DeviceReport]:
         """One global round; an edge that does not answer counts nothing."""
