@@ -19,6 +19,7 @@ DIFFERENT = {
     "train.learning_rate=0.5": "train.learning_rate",
     "train.weight_decay=0.5": "train.weight_decay",
     "train.optimizer_state=reset": "train.optimizer_state",
+    "aggregate.mu=0.5": "aggregate.mu",
     "wire.g1=bfloat16": "wire.g1",
     "wire.adapters=bfloat16": "wire.adapters",
 }
@@ -61,6 +62,10 @@ def test_term_that_one_end_lacks_is_told(make: Any, sources: Any) -> None:
 def test_shared_trunk_and_unnamed_classes_are_for_simulation(make: Any) -> None:
     with pytest.raises(ConfigError, match=r"federation\.trunk = 'shared'"):
         check_deployable(make("federation.trunk=shared", "data.labels=['a', 'b']"))
+    with pytest.raises(ConfigError, match=r"attack\.kind = 'random'"):
+        check_deployable(
+            make("attack.kind=random", "attack.fraction=0.4", "data.labels=['a', 'b']")
+        )
     with pytest.raises(ConfigError, match=r"data\.labels is empty"):
         check_deployable(make())
     check_deployable(make("data.labels=['a', 'b']"))
