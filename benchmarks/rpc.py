@@ -41,6 +41,7 @@ from elsa.engine.deploy.terms import terms_of
 from elsa.engine.machine import prepare
 from elsa.engine.parts import load_model, model_directory
 from elsa.engine.simulate import Simulation
+from elsa.model.segments import initial_adapters
 from elsa.roles.exchange import expect
 from elsa.wire.messages import (
     Activations,
@@ -159,7 +160,9 @@ def order_in(
 ) -> threading.Thread:
     """Have the edge carry out so many rounds, from a thread."""
     directory = model_directory(config.model.path, lambda _: None)
-    cloud = cloud_of(config, load_model(config, len(LABELS), directory))
+    model = load_model(config, len(LABELS), directory)
+    adapters = initial_adapters(model.checkpoint, model.task, model.lora, config.run.seed)
+    cloud = cloud_of(config, adapters)
     link = edge.link(CLOUD)
 
     def drive() -> None:

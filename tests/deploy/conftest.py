@@ -22,8 +22,9 @@ from elsa.config.printing import dump_toml
 from elsa.data.partition import partition
 from elsa.data.table import Table
 from elsa.engine.build import Sources, build_federation
-from elsa.engine.parts import Text, load_model, load_text, model_directory
+from elsa.engine.parts import load_model, load_text, model_directory
 from elsa.engine.simulate import Simulation
+from elsa.engine.tasks import TaskParts
 from elsa.model.tokenizer import load_tokenizer
 from elsa.wire.rpc.authority import Party, issue, make_authority
 
@@ -130,7 +131,7 @@ class World:
     def __init__(self, config: Any, folder: Path, start: Any, ports: Sequence[int]) -> None:
         self.config, self.folder = config, folder
         self._start, self._ports = start, ports
-        text = load_text(config, lambda _: None)
+        text = load_text(config, config.data, lambda _: None)
         (folder / "config.toml").write_text(dump_toml(config), encoding="utf-8")
         self._parts = partition(
             len(text.train),
@@ -161,7 +162,8 @@ class World:
     def simulated(self) -> dict[str, torch.Tensor]:
         directory = model_directory(self.config.model.path, lambda _: None)
         model = load_model(self.config, len(self.config.data.labels), directory)
-        sources = Sources(Text(self.text.train, self.text.test), model, load_tokenizer(directory))
+        task = TaskParts("", self.text, model)
+        sources = Sources((task,), load_tokenizer(directory))
         federation = build_federation(self.config, sources)
         simulation = Simulation(federation)
         for _ in range(self.config.federation.rounds):
