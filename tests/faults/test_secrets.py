@@ -269,6 +269,10 @@ FIELDS: dict[str, set[str]] = {
     "DeviceReport": {"device", "rows", "samples", "loss", "lost"},
     "HeadWeight": {"head", "weight"},
     "DeviceScore": {"device", "items", "correct", "loss"},
+    "Register": {"terms"},
+    "Welcome": {"axes"},
+    "Next": set(),
+    "Task": {"what", "round", "edge_round"},
     "Packet": {"codec", "dtype", "shape", "payload"},
 }
 

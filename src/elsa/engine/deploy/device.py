@@ -114,10 +114,11 @@ def _attend(device: Device, link: Transport, stop: Callable[[], bool]) -> bool:
                 exchange = device.evaluate(task.round)
             case _:
                 raise ProtocolError(f"the edge asks for '{task.what}', which is nothing known here")
+        where = f"{task.what} {task.round}.{task.edge_round}"
+        _log.info("%s begins", where)
         talk = Conversation(exchange, link)
         while not talk.over and not stop():
             talk.advance()
-        where = f"{task.what} {task.round}.{task.edge_round}"
         if isinstance(talk.error, LinkError):
             raise talk.error
         if talk.error is not None:
