@@ -140,7 +140,8 @@ class Rpc(Caller):
         if error.code in _FINAL:
             return ProtocolError(f"{where} does not let {self._security.name} in: {error}")
         hint = ""
-        if isinstance(self._security, Tls) and error.code is grpc.StatusCode.UNAVAILABLE:
+        unreachable = "refused" in str(error) or error.code is not grpc.StatusCode.UNAVAILABLE
+        if isinstance(self._security, Tls) and not unreachable:
             hint = (
                 f"; if the address is right, one end may not accept the other's certificate: here "
                 f"{self._security.certificate} by {self._security.authority}"

@@ -1,7 +1,7 @@
 """Who a party is on the network: certificates under mutual TLS, or a mere name on loopback.
 
-A party's name is the common name of its certificate. Files are read again for every new
-connection, so that a certificate can be replaced while its party runs.
+A party's name is the common name of its certificate. A caller reads its files again for every new
+connection, so they can be replaced while it runs; a server reads its own once.
 """
 
 import datetime
@@ -157,16 +157,10 @@ def bind(server: grpc.Server, address: str, security: Security) -> int:
     if isinstance(security, Loopback):
         return int(server.add_insecure_port(address))
     security.check()
-    now = _server_configuration(security)
-
-    def again() -> grpc.ServerCertificateConfiguration | None:
-        try:
-            security.check()
-            return _server_configuration(security)
-        except CertificateError:  # half replaced: those held are still good
-            return None
-
-    credentials = grpc.dynamic_ssl_server_credentials(now, again, True)
+    # Not gRPC's dynamic credentials: 1.85 crashes when callers connect while they are fetched.
+    credentials = grpc.ssl_server_credentials(
+        [(_read(security.key), _read(security.certificate))], _read(security.authority), True
+    )
     return int(server.add_secure_port(address, credentials))
 
 
@@ -179,11 +173,6 @@ def common_name(certificate: x509.Certificate) -> str:
 def subject_of(certificate: x509.Certificate) -> str:
     """A certificate's subject, for people."""
     return certificate.subject.rfc4514_string()
-
-
-def _server_configuration(security: Tls) -> grpc.ServerCertificateConfiguration:
-    pair = (_read(security.key), _read(security.certificate))
-    return grpc.ssl_server_certificate_configuration([pair], _read(security.authority))
 
 
 def _certificates(path: Path) -> list[x509.Certificate]:

@@ -2,6 +2,7 @@
 
 import datetime
 import logging
+import threading
 from pathlib import Path
 
 import pytest
@@ -173,20 +174,44 @@ def test_revoked_certificate_is_refused_and_said(
     assert "certificate of device-0 has been revoked" in caplog.text
 
 
-def test_certificates_are_replaced_while_the_server_runs(folder: Path, tmp_path: Path) -> None:
+def test_caller_s_certificate_is_replaced_while_both_run(folder: Path) -> None:
+    security = Tls(folder, "device-0")
     with serve(Tls(folder, "edge-0")) as server:
-        call(server.address, Tls(folder, "device-0"))
-        other = make(tmp_path / "other")
-        for path in other.iterdir():
-            path.replace(folder / path.name)
-        call(server.address, Tls(folder, "device-0"))
+        call(server.address, security)
+        before = security.certificate.read_bytes()
+        issue(folder, PARTIES[1], 30, renew=True)
+        assert security.certificate.read_bytes() != before
+        call(server.address, security)
+
+
+def test_many_callers_connect_at_once(folder: Path) -> None:
+    # gRPC's dynamic credentials crashed here, the whole process with them.
+    failed: list[ElsaError] = []
+
+    def connect(name: str) -> None:
+        try:
+            call(server.address, Tls(folder, name))
+        except ElsaError as error:
+            failed.append(error)
+
+    names = [f"device-{number}" for number in range(24)]
+    for name in names:
+        issue(folder, Party(name, "device"), 30)
+    serving = RpcServer(lambda *_: Accepted(), "127.0.0.1:0", Tls(folder, "edge-0"), callers=names)
+    with serving as server:
+        threads = [threading.Thread(target=connect, args=(name,)) for name in names]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+    assert not failed
 
 
 def test_authority_is_replaced_step_by_step(folder: Path, tmp_path: Path) -> None:
     new = make(tmp_path / "new")
     both = (folder / "ca.pem").read_bytes() + (new / "ca.pem").read_bytes()
+    for each in (folder, new):
+        (each / "ca.pem").write_bytes(both)
     with serve(Tls(folder, "edge-0")) as server:
-        for each in (folder, new):
-            (each / "ca.pem").write_bytes(both)
         call(server.address, Tls(folder, "device-0"))  # of the old one
         call(server.address, Tls(new, "device-1"))  # of the new one
