@@ -85,6 +85,7 @@ def tokenizer(*, with_types: bool) -> PreTrainedTokenizerFast:
         pad_token="[PAD]",
         eos_token="[EOS]",
         unk_token="[UNK]",
+        chat_template="{% for turn in messages %}{{ turn['content'] }} [EOS] {% endfor %}",
         model_input_names=["input_ids", "attention_mask"]
         + (["token_type_ids"] if with_types else []),
     )

@@ -32,6 +32,7 @@ CASES: dict[str, tuple[str, Task]] = {
     "llama-last": ("llama", Classification(3, "last")),
     "gpt2-lm": ("gpt2", CausalLM()),
     "gemma2-lm": ("gemma2", CausalLM()),
+    "llama-chat": ("llama", CausalLM(chat=True)),
     "olmo2-last": ("olmo2", Classification(3, "last")),
     "bert-frozen": ("bert", Classification(3, "mean")),
     "gpt2-frozen": ("gpt2", CausalLM()),
@@ -54,6 +55,9 @@ for directory in sys.argv[1:]:
     names = {}
     exec(re.search(r"```python\\n(.*?)```", text, re.S).group(1), names)
     numpy.save("logits.npy", names["logits"].numpy())
+    if "answer" in names:
+        numpy.save("prompt.npy", names["prompt"]["input_ids"].numpy())
+        numpy.save("answer.npy", names["answer"].numpy())
 assert not any(name.split(".")[0] == "elsa" for name in sys.modules)
 """
 
@@ -135,6 +139,31 @@ def test_merged_model_gives_the_same_logits(
     real = mask.bool() if isinstance(task, CausalLM) else slice(None)
     # W + BA is rounded once, W x + B A x twice.
     torch.testing.assert_close(got[real], expected[real], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("key", ["gpt2-lm", "llama-chat", "llama-chat-merged"])
+def test_plain_transformers_generates_what_was_trained_here(
+    tiny: Callable[[str], Path], exported: dict[str, Path], key: str
+) -> None:
+    name, task = CASES[key.removesuffix("-merged")]
+    prompt, answer = (
+        torch.from_numpy(np.load(exported[key] / f"{part}.npy")) for part in ("prompt", "answer")
+    )
+    checkpoint, tokenizer = open_checkpoint(tiny(name)), load_tokenizer(tiny(name))
+    if isinstance(task, CausalLM) and task.chat:
+        (asked,) = tokenizer.encode_chats(
+            [[("user", TEXTS[0]), ("assistant", "it")]], max_tokens=64
+        )
+        assert asked.counted is not None
+        assert prompt[0].tolist() == asked.input_ids[~asked.counted].tolist()
+    whole = build_whole(checkpoint, task, LORA)
+    whole.bind(trained(checkpoint, task, LORA))
+    tokens = prompt
+    while tokens.shape[1] < answer.shape[1]:
+        with torch.no_grad():
+            tokens = torch.cat([tokens, whole(tokens)[:, -1:].argmax(-1)], 1)
+    assert answer.shape[1] > prompt.shape[1]
+    assert torch.equal(tokens, answer)
 
 
 def test_frozen_blocks_are_not_in_the_adapter(exported: dict[str, Path]) -> None:

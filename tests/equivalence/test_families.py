@@ -13,7 +13,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForTokenClassification
 
+from elsa.core.score import tally
 from elsa.core.split import Split
+from elsa.model import heads
 from elsa.model.adapters import lora_config
 from elsa.model.attention import attention_of
 from elsa.model.checkpoint import Checkpoint, open_checkpoint
@@ -135,6 +137,36 @@ def test_split_equals_whole_exactly(
     }
     assert not differing
     assert all(value.abs().max() > 0 for value in expected.values())
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_a_few_logits_at_a_time_are_as_good_as_all(
+    tiny: Tiny, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the library does to its logits (caps, scales) is done to each chunk."""
+    monkeypatch.setattr(heads, "CHUNK", 64 * 5)  # 5 tokens of 64 words
+    checkpoint, task = open_checkpoint(tiny(name)), CausalLM()
+    top = build_top(checkpoint, Split.of(checkpoint.blocks, 1, 1), task, LORA)
+    adapters = trainable(checkpoint, task)
+    top.bind(adapters)
+    _, mask, labels = batch(task)
+    generator = torch.Generator().manual_seed(2)
+    states = torch.randn(*mask.shape, 32, generator=generator).requires_grad_()
+    logits = top(states, mask)
+    top.loss(logits, labels).backward()
+    expected = gradients({name: adapters[name] for name in top.adapter_names})
+    down, states.grad = states.grad, None
+    for value in adapters.values():
+        value.grad = None
+    loss = top.learn(states, mask, labels)
+    loss.backward()
+    torch.testing.assert_close(loss, top.loss(logits, labels), rtol=1e-6, atol=0)
+    torch.testing.assert_close(states.grad, down, rtol=1e-5, atol=1e-6)
+    for key, value in expected.items():
+        assert relative(adapters[key].grad, value) < 1e-5
+    got, known = top.score(states.detach(), mask, labels), tally(logits.detach(), labels)
+    assert (got.items, got.correct) == (known.items, known.correct)
+    assert got.loss == pytest.approx(known.loss, rel=1e-5)
 
 
 def plain(directory: Path, checkpoint: Checkpoint, task: Task) -> nn.Module:

@@ -159,7 +159,7 @@ class Central:
         for _ in range(steps):
             batch = next(self.stream)
             whole.bind(self.parameters)
-            loss = whole.loss(whole(batch.input_ids, batch.mask, batch.token_types), batch.labels)
+            loss = whole.learn(batch.input_ids, batch.mask, batch.labels, batch.token_types)
             loss.backward()
             self.optimizer.step()
             self.optimizer.zero_grad()

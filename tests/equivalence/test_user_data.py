@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 from elsa.engine.run import run
+from elsa.errors import ConfigError, DataError, ModelError
 from elsa.record.metrics import read_metrics
 
 Rows = list[tuple[str, str]]
@@ -114,6 +116,71 @@ def test_language_model_learns_from_text_alone(
     blocks = {name.split(".layers.")[1].split(".")[0] for name in adapter}
     assert blocks == {"0", "1", "2"}
     assert all(bool(value.any()) for value in adapter.values())
+
+
+def test_language_model_learns_answers_alone(
+    llama: Path, rows: Rows, make: Any, tmp_path: Path
+) -> None:
+    """Questions with their class as the answer, in the model's own chat template."""
+    chatty = shutil.copytree(llama, tmp_path / "llama")
+    (chatty / "chat_template.jinja").write_text(
+        "{% for turn in messages %}{{ turn['content'] }} [END] {% endfor %}"
+    )
+    questions, kinds = (list(column) for column in zip(*rows[:90], strict=True))
+    columns = {"question": questions, "kind": kinds}
+    settings = [
+        f"model.path={chatty}",
+        f"data.path={write_jsonl(tmp_path / 'own.jsonl', columns)}",
+        "model.task=causal-lm",
+        "data.answer=kind",
+        "partition.kind=iid",
+        "federation.local_steps=12",
+        "train.micro_batch=3",
+    ]
+    result = run(make(*settings), out=tmp_path / "run")
+    first, last = read_metrics(result.directory / "metrics.csv")
+    assert last.loss < first.loss
+    # The end of each answer is learned at once, the class is one of few: half of the tokens.
+    assert result.summary["accuracy"] >= 0.5
+    assert 0 <= result.summary["answers"] <= result.summary["accuracy"]
+    chats = [
+        [{"role": "user", "content": question}, {"role": "assistant", "content": kind}]
+        for question, kind in zip(questions, kinds, strict=True)
+    ]
+    path = write_jsonl(tmp_path / "chats.jsonl", {"talk": chats})
+    same = [f"data.path={path}", "data.messages=talk", "data.answer="]
+    other = run(make(*settings, *same), out=tmp_path / "other")
+    assert adapter_of(other.directory) == adapter_of(result.directory)
+
+
+def adapter_of(run: Path) -> bytes:
+    return (run / "adapter" / "adapter_model.safetensors").read_bytes()
+
+
+def test_decoder_learns_to_classify(llama: Path, make: Any, tmp_path: Path) -> None:
+    result = run(make(f"model.path={llama}", "split.top=0"), out=tmp_path / "run")
+    assert 0 < result.summary["accuracy"] < 1
+    first, last = read_metrics(result.directory / "metrics.csv")
+    assert last.loss < first.loss
+    config = json.loads((result.directory / "adapter" / "adapter_config.json").read_bytes())
+    assert (config["task_type"], config["modules_to_save"]) == ("TOKEN_CLS", ["score"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "reason"),
+    [
+        (["data.answer=kind"], ModelError, "no chat template, which data.answer"),
+        (["data.answer=kinds"], DataError, r"no column 'kinds' \(data.answer\).*mean 'kind'"),
+        (["model.max_tokens=49"], ConfigError, "max_tokens = 49: .* takes at most 48"),
+    ],
+)
+def test_what_cannot_be_learned_is_refused_before_anything_is_written(
+    llama: Path, make: Any, tmp_path: Path, settings: list[str], error: Any, reason: str
+) -> None:
+    model = [f"model.path={llama}", "model.task=causal-lm", "partition.kind=iid"]
+    with pytest.raises(error, match=reason):
+        run(make(*model, *settings), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_text_is_not_written_into_the_run(rows: Rows, make: Any, tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ def _rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows[1:1] = [(f"  {task}", f"{accuracy:.3f}") for task, accuracy in tasks.items()]
     if "perplexity" in summary:
         rows.append(("test perplexity", f"{summary['perplexity']:.2f}"))
+    if "answers" in summary:
+        rows.append(("answers wholly right", f"{summary['answers']:.3f}"))
     if summary["loss"] is not None:  # real machines hold no common test rows
         rows.append(("test loss", f"{summary['loss']:.3f}"))
     rows += [

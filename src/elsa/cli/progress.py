@@ -159,4 +159,6 @@ def _scores(event: events.Evaluated) -> str:
         parts.append(f"worst device {event.accuracy_worst_device:.3f}")
     if event.perplexity is not None:
         parts.append(f"perplexity {event.perplexity:.2f}")
+    if event.answers is not None:
+        parts.append(f"answers {event.answers:.3f}")
     return "  ".join(parts)

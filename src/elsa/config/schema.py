@@ -37,11 +37,13 @@ class Model(Section):
     task: Literal["classification", "causal-lm"] = "classification"
     pooling: Literal["auto", "mean", "cls", "last"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    embeddings: Literal["auto", "bfloat16", "int8"] = "auto"
+    """What the frozen embedding and output matrices are held in; "auto" as the other weights."""
     max_tokens: Count = 128
 
 
-class Data(Section):
-    """The text."""
+class Rows(Section):
+    """Rows of text: where they come from, and which are for testing."""
 
     path: str = "trec"
     """Name of an asset, a CSV, JSONL or Parquet file, or a `datasets` directory."""
@@ -60,7 +62,16 @@ class Data(Section):
     """Rows to take of `path`, chosen by the seed; 0 takes all."""
 
 
-class Task(Data):
+class Data(Rows):
+    """The text."""
+
+    answer: str = ""
+    """Column of the answer to the text: the model's chat template joins them, answers count."""
+    messages: str = ""
+    """Column of conversations, instead of texts and answers."""
+
+
+class Task(Rows):
     """One of several data sets of a run, with a head of its own."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")] = "task"
@@ -122,6 +133,8 @@ class Train(Section):
     """The devices' and edges' optimizers (AdamW)."""
 
     batch_size: Count = 16
+    micro_batch: Annotated[int, Field(ge=0)] = 0
+    """Rows whose activations a device holds at once; 0 holds those of the whole batch."""
     learning_rate: Positive = 4e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     optimizer_state: Literal["keep", "reset"] = "keep"
@@ -273,6 +286,7 @@ class Config(Section):
                 f"partition.kind = '{self.partition.kind}' needs data.group, "
                 "the column that says to which group or user a row belongs"
             )
+        self._check_answers()
         if self.model.task == "causal-lm" and self.partition.kind == "dirichlet":
             raise ValueError(
                 "partition.kind = 'dirichlet' needs labels, which model.task = 'causal-lm' has "
@@ -284,6 +298,26 @@ class Config(Section):
         if problem := aggregation_problem(self):
             raise ValueError(problem)
         return self
+
+    def _check_answers(self) -> None:
+        """Answers and conversations are for language models, which read no pairs."""
+        data, causal = self.data, self.model.task == "causal-lm"
+        asked = [key for key in ("answer", "messages") if getattr(data, key)]
+        if asked and not causal:
+            raise ValueError(
+                f"data.{asked[0]} = '{getattr(data, asked[0])}' needs model.task = 'causal-lm': "
+                "a classifier learns data.label"
+            )
+        if len(asked) > 1:
+            raise ValueError(
+                "data.answer and data.messages exclude each other: a conversation has its answers "
+                "in it"
+            )
+        if data.pair and causal:
+            raise ValueError(
+                f"data.pair = '{data.pair}' needs model.task = 'classification'; a language "
+                "model learns the column data.answer as the answer to data.text"
+            )
 
     def _check_tasks(self) -> None:
         """Each task needs a name, labels, and at least one device."""

@@ -82,15 +82,15 @@ def _boolq(name: str, files: list[Path]) -> AssetTable:
 
 
 def _nq_open(name: str, files: list[Path]) -> AssetTable:
-    """Question and first answer as one text to continue; the answer also as the pair."""
+    """A question and the first of its answers."""
     questions, answers = [], []
     for row in _json_rows(files[0]):
         known = row["answer"]
         assert isinstance(known, list)
         questions.append(row["question"])
         answers.append(known[0])
-    texts = [f"{question}\n{answer}" for question, answer in zip(questions, answers, strict=True)]
-    return AssetTable(Parts(name, Columns("question", "answer", ""), texts, answers))
+    names = Columns("question", label="", answer="answer")
+    return AssetTable(Parts(name, names, questions, answer=answers))
 
 
 _READERS: dict[str, Callable[[str, list[Path]], AssetTable]] = {

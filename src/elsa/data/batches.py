@@ -30,14 +30,17 @@ class Examples:
         input_ids: R arrays [tokens of the row], int32, none of them empty.
         token_types: the same for token types, or None for models without.
         labels: [R] int64 classes, or None: then a row's own tokens are its labels (causal LM).
+        counted: R arrays [tokens of the row] of bool, which tokens the loss counts as labels of a
+            causal LM; None counts all.
     """
 
     input_ids: Sequence[NDArray[np.int32]]
     token_types: Sequence[NDArray[np.int32]] | None = None
     labels: NDArray[np.int64] | None = None
+    counted: Sequence[NDArray[np.bool_]] | None = None
 
     def __post_init__(self) -> None:
-        for column in (self.token_types, self.labels):
+        for column in (self.token_types, self.labels, self.counted):
             assert column is None or len(column) == len(self.input_ids)
         for row, ids in enumerate(self.input_ids):
             if len(ids) == 0:
@@ -52,6 +55,7 @@ class Examples:
             [self.input_ids[row] for row in rows],
             None if self.token_types is None else [self.token_types[row] for row in rows],
             None if self.labels is None else self.labels[np.asarray(rows, dtype=np.int64)],
+            None if self.counted is None else [self.counted[row] for row in rows],
         )
 
 
@@ -63,7 +67,8 @@ class Batch:
         input_ids: [B, S] int64.
         mask: [B, S] int64, 1 at tokens, 0 at padding.
         token_types: [B, S] int64, 0 at padding; or None.
-        labels: [B] int64 classes; for causal LM [B, S] int64, -100 at padding (not shifted).
+        labels: [B] int64 classes; for causal LM [B, S] int64 (not shifted), -100 at padding and
+            at tokens that do not count.
         lengths: tokens of each row, B numbers.
         rows: where the rows lie in the `Examples`, B numbers.
     """
@@ -75,6 +80,19 @@ class Batch:
     lengths: tuple[int, ...]
     rows: tuple[int, ...]
 
+    def parts(self, rows: int) -> list["Batch"]:
+        """The batch cut into batches of so many rows, each padded to its own longest."""
+        if rows >= len(self.lengths):
+            return [self]
+        return [self._part(slice(at, at + rows)) for at in range(0, len(self.lengths), rows)]
+
+    def _part(self, some: slice) -> "Batch":
+        width = max(self.lengths[some])
+        types = None if self.token_types is None else self.token_types[some, :width]
+        labels = self.labels[some] if self.labels.dim() == 1 else self.labels[some, :width]
+        ids, mask = self.input_ids[some, :width], self.mask[some, :width]
+        return Batch(ids, mask, types, labels, self.lengths[some], self.rows[some])
+
 
 def make_batch(examples: Examples, rows: Sequence[int], pad_id: int) -> Batch:
     """The batch of these rows, in this order."""
@@ -82,7 +100,10 @@ def make_batch(examples: Examples, rows: Sequence[int], pad_id: int) -> Batch:
     input_ids = _padded(examples.input_ids, rows, lengths, pad_id)
     mask = mask_of(lengths)
     if examples.labels is None:
-        labels = input_ids.masked_fill(mask == 0, IGNORE)
+        counted = mask
+        if examples.counted is not None:
+            counted = _padded(examples.counted, rows, lengths, 0)
+        labels = input_ids.masked_fill(counted == 0, IGNORE)
     else:
         labels = torch.from_numpy(examples.labels[np.asarray(rows, dtype=np.int64)])
     types = examples.token_types
@@ -91,7 +112,7 @@ def make_batch(examples: Examples, rows: Sequence[int], pad_id: int) -> Batch:
 
 
 def _padded(
-    column: Sequence[NDArray[np.int32]],
+    column: Sequence[NDArray[np.int32] | NDArray[np.bool_]],
     rows: Sequence[int],
     lengths: tuple[int, ...],
     fill: int,

@@ -50,13 +50,18 @@ def _choose(raw: _Raw, names: Columns, where: str) -> Parts:
         there = ", ".join(f"'{known}'" for known in raw)
         raise DataError(f"{where} has no column '{name}' (data.{role}); it has {there}{hint}")
 
+    def optional(role: str, name: str) -> Cells | None:
+        return column(role, name) if name else None
+
     return Parts(
         where,
         names,
-        column("text", names.text),
-        column("pair", names.pair) if names.pair else None,
-        column("label", names.label) if names.label else None,
-        column("group", names.group) if names.group else None,
+        () if names.messages else column("text", names.text),
+        optional("pair", names.pair),
+        optional("label", names.label),
+        optional("group", names.group),
+        optional("answer", names.answer),
+        optional("messages", names.messages),
     )
 
 

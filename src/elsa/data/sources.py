@@ -1,7 +1,7 @@
 """From a path or an asset's name to training rows and test rows."""
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from elsa.data.asset_tables import read_asset
 from elsa.data.assets import Say, fetch, find_asset
 from elsa.data.catalogue import ASSETS, Asset
 from elsa.data.files import read_file
-from elsa.data.table import TEXT_AND_LABEL, Columns, Table, make_table
+from elsa.data.table import TEXT_AND_LABEL, Columns, Parts, Table, make_table
 from elsa.errors import DataError
 
 _LIMIT, _SPLIT = 1, 2
@@ -36,8 +36,9 @@ def load_table(
     Args:
         path: name of an asset, or a CSV, JSONL or Parquet file, or a `datasets` directory. An
             asset's name wins; write ./name for a file of that name.
-        columns: names of the columns; an asset has its own, and only heeds the classes, and whether
-            `label` is empty (then there are no labels).
+        columns: names of the columns; an asset has its own, and heeds only the classes, whether
+            `label` is empty (then there are no labels) and which column `answer` names, its answers
+            or its labels (else its rows are plain text).
         cache: cache folder of assets; None takes the default.
         say: told about downloads.
 
@@ -121,10 +122,10 @@ def _load_asset(asset: Asset, columns: Columns, cache: Path | None, say: Say) ->
         raise DataError(f"data.path = '{asset.name}' is a model; give it as model.path")
     folder = fetch(asset.name, cache, say)
     raw = read_asset(asset.name, [folder / file for file in asset.files])
-    train = make_table(raw.train, columns.classes or None)
-    test = make_table(raw.test, train.label_names) if raw.test else None
+    train = make_table(_answering(raw.train, columns), columns.classes or None)
+    test = make_table(_answering(raw.test, columns), train.label_names) if raw.test else None
     if not columns.label:
-        return _Source(_unlabelled(train), _unlabelled(test) if test else None, raw.split_by_group)
+        return _Source(_free(train, columns), test and _free(test, columns), raw.split_by_group)
     if train.label is None:
         raise DataError(
             f"data.path = '{asset.name}' has no labels: it is for model.task = 'causal-lm'"
@@ -132,8 +133,31 @@ def _load_asset(asset: Asset, columns: Columns, cache: Path | None, say: Say) ->
     return _Source(train, test, raw.split_by_group)
 
 
-def _unlabelled(table: Table) -> Table:
-    return Table(table.text, table.pair, None, (), table.group)
+def _answering(parts: Parts, columns: Columns) -> Parts:
+    """The asset's rows with the answers that were asked for."""
+    if columns.messages:
+        raise DataError(
+            f"data.messages = '{columns.messages}': data.path = '{parts.where}' has no column of "
+            "conversations; leave data.messages empty"
+        )
+    own = {parts.names.answer: parts.answer, parts.names.label: parts.label}
+    answers = {name: cells for name, cells in own.items() if name and cells is not None}
+    if not columns.answer:
+        return parts
+    if columns.answer not in answers:
+        allowed = ", ".join(f"'{name}'" for name in ("", *answers))
+        raise DataError(
+            f"data.answer = '{columns.answer}': data.path = '{parts.where}' has no such column; "
+            f"allowed: {allowed}"
+        )
+    names = replace(parts.names, answer=columns.answer)
+    return replace(parts, answer=answers[columns.answer], names=names)
+
+
+def _free(table: Table, columns: Columns) -> Table:
+    """Without labels; and without conversations, unless answers were asked for."""
+    chat = table.chat if columns.answer else None
+    return replace(table, label=None, label_names=(), chat=chat)
 
 
 def _test_rows(path: str, columns: Columns, train: Table) -> Table:

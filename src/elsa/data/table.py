@@ -3,13 +3,15 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from elsa.data.chats import Chat, answered, as_text, read_chats
 from elsa.errors import DataError
 
+Cell = TypeVar("Cell")
 Cells = Sequence[object]
 """A column as it was read: strings, numbers, None."""
 
@@ -26,6 +28,8 @@ class Columns:
     label: str = "label"
     group: str = ""
     classes: tuple[str, ...] = ()
+    answer: str = ""
+    messages: str = ""
 
 
 TEXT_AND_LABEL = Columns()
@@ -39,6 +43,7 @@ class Parts:
     Attributes:
         where: how messages name the source.
         names: the column names, for messages.
+        text: texts; prompts, where there are answers; empty where there are conversations.
     """
 
     where: str
@@ -47,6 +52,8 @@ class Parts:
     pair: Cells | None = None
     label: Cells | None = None
     group: Cells | None = None
+    answer: Cells | None = None
+    messages: Cells | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +66,7 @@ class Table:
         label: [R] int64, indices into `label_names`, or None.
         label_names: the classes, sorted; whole numbers by value, anything else as text.
         group: to whom or what a row belongs, R strings, or None.
+        chat: the rows as conversations, or None; `text` then holds the same as plain text.
     """
 
     text: tuple[str, ...]
@@ -66,6 +74,7 @@ class Table:
     label: NDArray[np.int64] | None = None
     label_names: tuple[str, ...] = ()
     group: tuple[str, ...] | None = None
+    chat: tuple[Chat, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.text)
@@ -73,7 +82,7 @@ class Table:
     def take(self, rows: Sequence[int] | NDArray[np.int64]) -> Self:
         """The table of these rows, in this order; the classes stay."""
 
-        def pick(column: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        def pick(column: tuple[Cell, ...] | None) -> tuple[Cell, ...] | None:
             return None if column is None else tuple(column[row] for row in rows)
 
         return type(self)(
@@ -82,6 +91,7 @@ class Table:
             None if self.label is None else self.label[np.asarray(rows, dtype=np.int64)],
             self.label_names,
             pick(self.group),
+            pick(self.chat),
         )
 
 
@@ -97,7 +107,7 @@ def make_table(parts: Parts, label_names: tuple[str, ...] | None = None) -> Tabl
         DataError: no rows, blank or non-text cells, labels that are neither text nor whole
             numbers, a single class, or a label that `label_names` does not know.
     """
-    if not parts.text:
+    if not (parts.text or parts.messages):
         raise DataError(f"{parts.where} has no rows")
     names: tuple[str, ...] = ()
     label = None
@@ -110,12 +120,27 @@ def make_table(parts: Parts, label_names: tuple[str, ...] | None = None) -> Tabl
                 f"'{names[0]}' in all {len(values)} rows; a classifier needs at least two"
             )
         label = _numbered(values, names, parts)
+    chat = _chats(parts)
     return Table(
-        _texts(parts.text, parts.where, parts.names.text),
+        tuple(as_text(each) for each in chat)
+        if chat
+        else _texts(parts.text, parts.where, parts.names.text),
         None if parts.pair is None else _texts(parts.pair, parts.where, parts.names.pair),
         label,
         names,
         None if parts.group is None else _labels(parts.group, parts.where, parts.names.group),
+        chat,
+    )
+
+
+def _chats(parts: Parts) -> tuple[Chat, ...] | None:
+    if parts.messages is not None:
+        return read_chats(parts.messages, parts.where, parts.names.messages)
+    if parts.answer is None:
+        return None
+    return answered(
+        _texts(parts.text, parts.where, parts.names.text),
+        _texts(parts.answer, parts.where, parts.names.answer),
     )
 
 

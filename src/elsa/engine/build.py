@@ -329,6 +329,7 @@ def _settings(
         seed=int(np.random.SeedSequence((config.run.seed, number)).generate_state(1)[0]),
         perturbation=_perturbation(config, secret, model.checkpoint.hidden_size),
         sent=adapters_sent(config.wire),
+        micro_batch=config.train.micro_batch,
     )
 
 

@@ -1,7 +1,10 @@
 """This machine and this process: how many threads, how large the caches of compiled kernels."""
 
+import ctypes
+import gc
 import os
 import platform
+import sys
 from pathlib import Path
 
 import psutil
@@ -32,6 +35,18 @@ def prepare(threads: int) -> int:
     threads = threads or min(psutil.cpu_count(logical=False) or 1, cores or 1)
     torch.set_num_threads(threads)
     return threads
+
+
+def give_back() -> None:
+    """Return memory that was freed to the system; a device does it before it reads its segments.
+
+    A tokenizer of 49,152 words takes 40 MB in small pieces, and the C library of Linux keeps them
+    for later after they are freed, while a model's tensors are taken anew. Elsewhere: nothing.
+    """
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def machine_facts() -> dict[str, str | int | float]:

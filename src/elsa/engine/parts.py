@@ -2,13 +2,13 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import torch
 
-from elsa.config.schema import Config, Data
+from elsa.config.schema import Config, Data, Rows
 from elsa.core.cost import ModelShape
 from elsa.core.split import Split
 from elsa.data.assets import cache_dir, fetch, find_asset
@@ -107,13 +107,14 @@ def model_directory(path: str, say: Say) -> Path:
 def load_model(config: Config, labels: int, directory: Path) -> ModelParts:
     """Open the model of a config for so many labels; reads no weights yet."""
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "auto": fast_dtype()}
-    checkpoint = open_checkpoint(directory, dtypes[config.model.precision])
+    embeddings = None if config.model.embeddings == "auto" else config.model.embeddings
+    checkpoint = open_checkpoint(directory, dtypes[config.model.precision], embeddings)
     if config.model.max_tokens > checkpoint.max_tokens:
         raise ConfigError(
             f"model.max_tokens = {config.model.max_tokens}: {config.model.path} takes at most "
             f"{checkpoint.max_tokens}"
         )
-    task: Task = CausalLM()
+    task: Task = CausalLM(chat=bool(config.data.answer or config.data.messages))
     if config.model.task == "classification":
         pooling = config.model.pooling
         task = Classification(labels, checkpoint.family.pooling if pooling == "auto" else pooling)
@@ -123,14 +124,17 @@ def load_model(config: Config, labels: int, directory: Path) -> ModelParts:
     return ModelParts(checkpoint, task, lora)
 
 
-def columns_of(config: Config, data: Data) -> Columns:
+def columns_of(config: Config, data: Rows) -> Columns:
     """The columns of the text of `data`; none of labels where the tokens are the labels."""
     if config.model.task == "causal-lm":
-        return Columns(data.text, data.pair, "", data.group)
+        columns = Columns(data.text, data.pair, "", data.group)
+        if isinstance(data, Data):
+            columns = replace(columns, answer=data.answer, messages=data.messages)
+        return columns
     return Columns(data.text, data.pair, data.label, data.group, data.labels)
 
 
-def load_text(config: Config, data: Data, say: Say) -> Text:
+def load_text(config: Config, data: Rows, say: Say) -> Text:
     """Read the rows that `data`, a part of a config, names, test rows split off."""
     columns = columns_of(config, data)
     causal = config.model.task == "causal-lm"
@@ -153,10 +157,12 @@ def load_text(config: Config, data: Data, say: Say) -> Text:
 
 def encode(table: Table, tokenizer: Tokenizer, config: Config) -> Examples:
     """The rows as token ids."""
-    causal = config.model.task == "causal-lm"
-    encoded = tokenizer.encode(
-        table.text, table.pair, max_tokens=config.model.max_tokens, end=causal
-    )
+    causal, longest = config.model.task == "causal-lm", config.model.max_tokens
+    if table.chat is not None:
+        chats = tokenizer.encode_chats(table.chat, max_tokens=longest)
+        counted = [each.counted for each in chats if each.counted is not None]
+        return Examples([each.input_ids for each in chats], counted=counted)
+    encoded = tokenizer.encode(table.text, table.pair, max_tokens=longest, end=causal)
     types = [each.token_types for each in encoded]
     return Examples(
         [each.input_ids for each in encoded],
@@ -183,4 +189,6 @@ def table_digest(table: Table) -> str:
     columns = [column or [None] * len(table) for column in (table.pair, labels, table.group)]
     for row in zip(table.text, *columns, strict=True):
         digest.update(repr(row).encode())
+    for chat in table.chat or ():
+        digest.update(repr([tuple(turn) for turn in chat]).encode())
     return digest.hexdigest()

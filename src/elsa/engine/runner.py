@@ -210,7 +210,9 @@ class Runner:
             return None
         causal = self._config.model.task == "causal-lm"
         testers = {task.name: tester_of(task.name) for task in self._sources.tasks}
-        of_each, scores = evaluated(number, self._rounds.evaluate(), testers, causal=causal)
+        answers = bool(self._config.data.answer or self._config.data.messages)
+        tallies = self._rounds.evaluate()
+        of_each, scores = evaluated(number, tallies, testers, causal=causal, answers=answers)
         for each in of_each:
             self._emit(each)
         self._emit(scores)
@@ -314,6 +316,7 @@ def _metrics(
         accuracy_worst_device=scores.accuracy_worst_device if scores else None,
         perplexity=scores.perplexity if scores else None,
         accuracy_by_task=dict(tasks) if scores and tasks else None,
+        answers=scores.answers if scores else None,
         bytes_device_to_edge=finished.bytes["device_to_edge"],
         bytes_edge_to_device=finished.bytes["edge_to_device"],
         bytes_edge_to_cloud=finished.bytes["edge_to_cloud"],

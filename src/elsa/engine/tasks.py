@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from elsa.config.schema import Config, Data
+from elsa.config.schema import Config, Rows
 from elsa.engine.parts import ModelParts, Text, load_model
 from elsa.model.tasks import Classification
 
@@ -37,7 +37,7 @@ class TaskParts:
         return int.from_bytes(hashlib.blake2b(words, digest_size=4).digest())
 
 
-def data_of(config: Config) -> Mapping[str, Data]:
+def data_of(config: Config) -> Mapping[str, Rows]:
     """Where the rows of each task come from, by its name."""
     return {task.name: task for task in config.task} or {"": config.data}
 

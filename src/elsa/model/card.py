@@ -31,6 +31,20 @@ _POOLED: dict[Pooling, tuple[str, str]] = {
 }
 
 
+_CONTINUE = [
+    'prompt = tokenizer(texts[:1], return_tensors="pt")',
+    "answer = model.generate(**prompt, max_new_tokens=20, do_sample=False)",
+    'print(tokenizer.decode(answer[0, prompt["input_ids"].shape[1] :]))',
+]
+_CHAT = [
+    "prompt = tokenizer.apply_chat_template(",
+    '    [{"role": "user", "content": texts[0]}],',
+    '    add_generation_prompt=True, return_tensors="pt", return_dict=True,',
+    ")",
+    *_CONTINUE[1:],
+]
+
+
 def kind_of(family: Family, task: Task) -> Kind:
     """Which of PEFT's task types an export has."""
     if isinstance(task, CausalLM):
@@ -116,11 +130,9 @@ def _snippet(kind: Kind, task: Task, imports: list[str], load: list[str]) -> str
     lines += ['texts = ["A first text.", "And another one, longer than it."]', "", *load, ""]
     lines += ['batch = tokenizer(texts, padding=True, return_tensors="pt")']
     lines.append("with torch.no_grad():")
-    if kind == "CAUSAL_LM":
-        lines += [
-            "    logits = model(**batch).logits  # texts, tokens, vocabulary",
-            "print(logits.shape)",
-        ]
+    if isinstance(task, CausalLM):
+        lines += ["    logits = model(**batch).logits  # texts, tokens, vocabulary"]
+        lines += _CHAT if task.chat else _CONTINUE
     elif kind == "TOKEN_CLS":
         lines.append("    token_logits = model(**batch).logits")
     else:

@@ -9,6 +9,7 @@ from transformers import AutoConfig
 
 from elsa.errors import ModelError
 from elsa.model.families import Family, family_of
+from elsa.model.tables import Store
 from elsa.model.weights import Weights
 
 _WANTED = ("*.safetensors", "*.json", "*.txt", "*.model")
@@ -24,6 +25,7 @@ class Checkpoint:
         family: its row in the table of families.
         weights: its tensors, read when first needed and shared between segments.
         dtype: of the frozen weights; bfloat16 makes segments compute under autocast.
+        embeddings: what the embedding and output matrices are held in; None as the rest.
     """
 
     directory: Path
@@ -31,6 +33,7 @@ class Checkpoint:
     family: Family
     weights: Weights
     dtype: torch.dtype
+    embeddings: Store | None = None
 
     @property
     def hidden_size(self) -> int:
@@ -56,12 +59,15 @@ class Checkpoint:
         return longest
 
 
-def open_checkpoint(directory: str | Path, dtype: torch.dtype | None = None) -> Checkpoint:
+def open_checkpoint(
+    directory: str | Path, dtype: torch.dtype | None = None, embeddings: Store | None = None
+) -> Checkpoint:
     """Open a local model directory; reads config.json and the headers of the weight files.
 
     Args:
         directory: a Hugging Face model directory with safetensors weights.
         dtype: of the frozen weights in memory; None takes float32, bfloat16 also computes in it.
+        embeddings: what embedding and output matrices are held in; None takes `dtype`.
 
     Raises:
         ModelError: the directory, its config or its weights cannot be used.
@@ -77,7 +83,8 @@ def open_checkpoint(directory: str | Path, dtype: torch.dtype | None = None) -> 
         raise ModelError(f"{directory / 'config.json'}: cannot be used ({reason})") from error
     family = family_of(config)
     held = dtype or torch.float32
-    return Checkpoint(directory, config, family, Weights(directory, _prefix(config), held), held)
+    weights = Weights(directory, _prefix(config), held)
+    return Checkpoint(directory, config, family, weights, held, embeddings)
 
 
 def resolve_model(path: str | Path) -> Path:

@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from elsa.errors import AdapterError
+from elsa.errors import AdapterError, ModelError
 from elsa.model import adapters
 from elsa.model.checkpoint import Checkpoint
 from elsa.model.skeleton import build_skeleton, frozen_slots, keep_blocks, output_name
+from elsa.model.tables import Store, Table, TableEmbedding, TableOutput
 from elsa.model.tasks import CausalLM, Classification, LoraSpec, Task
 
 
@@ -79,7 +80,10 @@ class Segment(nn.Module):
         self._causal = family.causal and not getattr(
             checkpoint.config, "use_bidirectional_attention", False
         )
+        self._tables: dict[str, Table] = {}
         if load:
+            if checkpoint.embeddings:
+                self._use_tables(checkpoint.embeddings, first=first)
             slots = list(self._frozen_slots())
             read = checkpoint.weights.read(
                 {name: module._parameters[leaf].shape for name, module, leaf in slots}  # type: ignore[union-attr]
@@ -118,12 +122,20 @@ class Segment(nn.Module):
         self._bound = True
 
     def frozen(self) -> dict[str, Tensor]:
-        """The frozen tensors it holds, by their names in the model's files."""
-        return {
+        """The frozen tensors it holds, by their names in the model's files.
+
+        A matrix in int8 is there with its scales, under its name and ".scales".
+        """
+        held: dict[str, Tensor] = {
             name: tensor
             for name, module, leaf in self._frozen_slots()
             if (tensor := module._parameters[leaf]) is not None
         }
+        for name, table in self._tables.items():
+            held[name] = table.values
+            if table.scales is not None:
+                held[f"{name}.scales"] = table.scales
+        return held
 
     def train(self, mode: bool = True) -> "Segment":  # noqa: ARG002
         """Nothing to switch: the backbone is frozen and without dropout, in training too."""
@@ -146,8 +158,28 @@ class Segment(nn.Module):
                 for leaf, parameter in module._parameters.items():
                     if parameter is not None:
                         yield f"{family.prediction}.{path}.{leaf}", module, leaf
-        if self.model is not base:
+        if self.model is not base and not isinstance(self.model.lm_head, TableOutput):
             yield output_name(self.model), self.model.lm_head, "weight"
+
+    def _use_tables(self, store: Store, *, first: bool) -> None:
+        """Hold the embedding and the output matrix, where they are here, in few bits."""
+        checkpoint, base = self.checkpoint, self.model.base_model
+        if first:
+            module = base.get_input_embeddings()
+            if type(module) is not nn.Embedding:
+                raise ModelError(
+                    f"model.embeddings = '{store}': '{checkpoint.family.model_type}' does more in "
+                    f"its embeddings ({type(module).__name__}) than look rows up; allowed: 'auto'"
+                )
+            name = next(path for path, it in base.named_modules() if it is module) + ".weight"
+            table = checkpoint.weights.table(name, module.weight.shape, store)
+            base.set_input_embeddings(TableEmbedding(table, checkpoint.dtype))
+            self._tables[name] = table
+        if self.model is not base:
+            name, matrix = output_name(self.model), self.model.lm_head.weight
+            table = checkpoint.weights.table(name, matrix.shape, store)
+            self.model.lm_head = TableOutput(table, checkpoint.dtype)
+            self._tables[name] = table
 
     def _collect(self) -> None:
         """List the trainable slots, in canonical order."""

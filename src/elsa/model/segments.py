@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from elsa.core.ragged import Reach
+from elsa.core.score import Tally, tally
 from elsa.core.split import Split
 from elsa.errors import SplitError
 from elsa.model import adapters, heads
 from elsa.model.checkpoint import Checkpoint
 from elsa.model.segment import Segment
+from elsa.model.skeleton import words_alone
 from elsa.model.tasks import CausalLM, Classification, LoraSpec, Task
 
 
@@ -67,6 +69,27 @@ class _Ended(Segment):
             return heads.classification_loss(logits, labels)
         return heads.next_token_loss(logits, labels)
 
+    def _learn(self, inputs: dict[str, Any], mask: Tensor | None, labels: Tensor) -> Tensor:
+        if isinstance(self.task, Classification):
+            return self.loss(self._finish(inputs, mask).float(), labels)
+        states, targets, _ = self._predicting(inputs, labels)
+        return heads.chunked_loss(states, targets, words_alone(self.model), self._rows)
+
+    def _score(self, inputs: dict[str, Any], mask: Tensor | None, labels: Tensor) -> Tally:
+        if isinstance(self.task, Classification):
+            return tally(self._finish(inputs, mask).float(), labels)
+        chosen = self._predicting(inputs, labels)
+        return heads.chunked_tally(*chosen, words_alone(self.model), self._rows)
+
+    @property
+    def _rows(self) -> int:
+        """Tokens whose logits exist at once."""
+        return max(heads.CHUNK // self.checkpoint.vocabulary, 1)
+
+    def _predicting(self, inputs: dict[str, Any], labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        final = self.model.base_model(**inputs).last_hidden_state
+        return heads.predicting(final, labels)
+
     def _finish(self, inputs: dict[str, Any], mask: Tensor | None) -> Tensor:
         if not isinstance(self.task, Classification):
             logits: Tensor = self.model(**inputs).logits
@@ -96,8 +119,26 @@ class Top(_Ended):
         """h2 [B, S, D] -> logits, [B, C] for classification or [B, S, V] for a causal LM."""
         self._ready()
         with self._precision(hidden.device):
-            inputs = {"inputs_embeds": hidden, "attention_mask": self._mask(mask)}
-            return self._finish(inputs, mask).float()
+            return self._finish(self._inputs(hidden, mask), mask).float()
+
+    def learn(self, hidden: Tensor, mask: Tensor | None, labels: Tensor) -> Tensor:
+        """Mean loss of h2 [B, S, D]: `loss(forward(...))` up to rounding.
+
+        Of a causal LM's logits only some exist at a time; see `heads.chunked_loss`.
+        """
+        self._ready()
+        with self._precision(hidden.device):
+            return self._learn(self._inputs(hidden, mask), mask, labels)
+
+    @torch.no_grad()
+    def score(self, hidden: Tensor, mask: Tensor | None, labels: Tensor) -> Tally:
+        """Right predictions and losses of h2 [B, S, D], with as few logits as in `learn`."""
+        self._ready()
+        with self._precision(hidden.device):
+            return self._score(self._inputs(hidden, mask), mask, labels)
+
+    def _inputs(self, hidden: Tensor, mask: Tensor | None) -> dict[str, Any]:
+        return {"inputs_embeds": hidden, "attention_mask": self._mask(mask)}
 
 
 class Whole(_Ended):
@@ -110,6 +151,18 @@ class Whole(_Ended):
         self._ready()
         with self._precision(input_ids.device):
             return self._finish(self._embed(input_ids, mask, token_types), mask).float()
+
+    def learn(
+        self,
+        input_ids: Tensor,
+        mask: Tensor | None,
+        labels: Tensor,
+        token_types: Tensor | None = None,
+    ) -> Tensor:
+        """Mean loss of token ids [B, S], taken as `Top.learn` takes it."""
+        self._ready()
+        with self._precision(input_ids.device):
+            return self._learn(self._embed(input_ids, mask, token_types), mask, labels)
 
 
 def build_bottom(checkpoint: Checkpoint, split: Split, task: Task, lora: LoraSpec) -> Bottom:
@@ -162,6 +215,7 @@ def join(bottom: Bottom, trunk: Trunk, top: Top) -> Whole:
     if isinstance(top.task, CausalLM):
         whole.model.lm_head = top.model.lm_head
     whole.prediction, whole.head = top.prediction, top.head
+    whole._tables = bottom._tables | top._tables
     whole._collect()
     whole._bound = bottom._bound and trunk._bound and top._bound
     return whole

@@ -6,7 +6,7 @@ model (attention windows, rotary or not, scales by depth) is the library's own.
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForTokenClassification,
 )
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from elsa.errors import ModelError
 from elsa.model.attention import attention_of
@@ -53,6 +54,13 @@ class _Zero(nn.Module):
 
     def forward(self, positions: Tensor) -> Tensor:  # noqa: ARG002
         return self.zero
+
+
+class _Given(nn.Module):
+    """Stands for the whole body of a model: what it is given are the final hidden states."""
+
+    def forward(self, *args: object, inputs_embeds: Tensor, **kwargs: object) -> Any:  # noqa: ARG002
+        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=inputs_embeds)
 
 
 _STANDS: dict[Stand, type[nn.Module]] = {
@@ -132,6 +140,23 @@ def frozen_slots(base: Any, family: Family, start: int) -> Iterator[tuple[str, n
                 number, rest = name[len(layers) :].split(".", 1)
                 name = f"{layers}{start + int(number)}.{rest}"
             yield name, module, leaf
+
+
+def words_alone(model: Any) -> Callable[[Tensor], Tensor]:
+    """The head of a causal LM without its body: final hidden states [T, D] -> logits [T, V].
+
+    It is the library's own forward, caps and scales of logits included, around a body that hands
+    on what it is given; modules and weights are the model's own.
+    """
+    head = copy.copy(model)
+    head._modules = dict(model._modules)
+    setattr(head, model.base_model_prefix, _Given())
+
+    def words(hidden: Tensor) -> Tensor:
+        logits: Tensor = head(inputs_embeds=hidden[None]).logits[0]
+        return logits
+
+    return words
 
 
 def output_name(model: Any) -> str:

@@ -26,7 +26,14 @@ class Classification:
 
 @dataclass(frozen=True)
 class CausalLM:
-    """The next token, at every token."""
+    """The next token, at every token that counts.
+
+    Attributes:
+        chat: whether the texts are conversations in the model's chat template; it changes only
+            what an export says about its use.
+    """
+
+    chat: bool = False
 
 
 Task = Classification | CausalLM

@@ -1,7 +1,9 @@
 """Named tensors out of safetensors files, each read when it is first asked for."""
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -9,9 +11,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from elsa.errors import MissingTensorError, ModelError
+from elsa.model.tables import Store, Table, stored
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+BLOCK = 2**21
+"""Numbers that are read at a time."""
 _OLD_SPELLINGS = (
     ("LayerNorm.weight", "LayerNorm.gamma"),
     ("LayerNorm.bias", "LayerNorm.beta"),
@@ -50,6 +55,7 @@ class Weights:
         self._prefix = f"{prefix}."
         self._files = _locate(directory)
         self._held: dict[str, Tensor] = {}
+        self._tables: dict[str, Table] = {}
 
     def read(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
         """The tensors of these names, in their canonical form, with or without the base prefix.
@@ -68,6 +74,20 @@ class Weights:
         return {
             name: self._checked(name, spelling, shapes[name]) for name, spelling in spelled.items()
         }
+
+    def table(self, name: str, shape: Sequence[int], store: Store) -> Table:
+        """A matrix of this name in few bits, read row by row; raises as `read` does."""
+        spelling = self._find(name, shape)
+        if spelling not in self._tables:
+            path = self._present(self._files[spelling], spelling)
+            try:
+                found, _ = self._begun(path, spelling)
+                self._check_shape(found, name, spelling, shape)
+                blocks = partial(_rows, path, spelling, found)
+                self._tables[spelling] = stored(found, blocks, store)
+            except (SafetensorError, OSError) as error:
+                raise ModelError(f"{path}: cannot be read ({error}); download it again") from error
+        return self._tables[spelling]
 
     def _spelling(self, name: str) -> str | None:
         bare = name.removeprefix(self._prefix)
@@ -92,33 +112,69 @@ class Weights:
         return spelling
 
     def _load(self, file: str, names: Sequence[str]) -> None:
-        path = self.directory / file
-        if not path.is_file():
-            raise MissingTensorError(
-                f"{path}: missing, but {INDEX} says that it holds '{names[0]}'; "
-                "download the model again"
-            )
+        path = self._present(file, names[0])
         try:
-            with safe_open(path, framework="pt") as tensors:
-                for name in names:
-                    tensor = tensors.get_tensor(name)
-                    self.names_read.append(name)
-                    self.bytes_read += tensor.nbytes
-                    dtype = self.dtype if tensor.is_floating_point() else tensor.dtype
-                    # A copy of its own: the mapping of the file is given back, and a file that
-                    # changes later cannot reach into a running model.
-                    self._held[name] = tensor.to(dtype, copy=True)
+            for name in names:
+                self._held[name] = self._copied(path, name)
         except (SafetensorError, OSError) as error:
             raise ModelError(f"{path}: cannot be read ({error}); download it again") from error
 
+    def _present(self, file: str, name: str) -> Path:
+        path = self.directory / file
+        if not path.is_file():
+            raise MissingTensorError(
+                f"{path}: missing, but {INDEX} says that it holds '{name}'; "
+                "download the model again"
+            )
+        return path
+
+    def _copied(self, path: Path, name: str) -> Tensor:
+        """A tensor in a copy of its own, so that a file that changes cannot reach into a model."""
+        shape, first = self._begun(path, name)
+        dtype = self.dtype if first.is_floating_point() else first.dtype
+        if not shape:
+            return first.to(dtype, copy=True)
+        held, start = torch.empty(shape, dtype=dtype), 0
+        for rows in _rows(path, name, shape):
+            held[start : start + len(rows)] = rows
+            start += len(rows)
+        return held
+
+    def _begun(self, path: Path, name: str) -> tuple[tuple[int, ...], Tensor]:
+        """Shape of a tensor that is about to be read, and the first of its rows."""
+        with safe_open(path, framework="pt") as tensors:
+            shape = tuple(tensors.get_slice(name).get_shape())
+            first: Tensor = tensors.get_slice(name)[:1] if shape else tensors.get_tensor(name)
+            first = first.clone()
+        self.names_read.append(name)
+        self.bytes_read += math.prod(shape) * first.element_size()
+        return shape, first
+
     def _checked(self, name: str, spelling: str, shape: Sequence[int]) -> Tensor:
         tensor = self._held[spelling]
-        if tuple(tensor.shape) != tuple(shape):
+        self._check_shape(tensor.shape, name, spelling, shape)
+        return tensor
+
+    def _check_shape(
+        self, found: Sequence[int], name: str, spelling: str, shape: Sequence[int]
+    ) -> None:
+        if tuple(found) != tuple(shape):
             raise MissingTensorError(
                 f"{self.directory / self._files[spelling]}: tensor '{spelling}' has shape "
-                f"{list(tensor.shape)} where config.json asks for {list(shape)} ('{name}')"
+                f"{list(found)} where config.json asks for {list(shape)} ('{name}')"
             )
-        return tensor
+
+
+def _rows(path: Path, name: str, shape: tuple[int, ...]) -> Iterator[Tensor]:
+    """All rows of a tensor, some at a time.
+
+    The library maps the file, and what was read of a mapping stays in memory until it is closed.
+    So the file is opened anew for every few rows, and no tensor is there twice.
+    """
+    step = max(BLOCK // max(math.prod(shape[1:]), 1), 1)
+    for start in range(0, shape[0], step):
+        with safe_open(path, framework="pt") as tensors:
+            yield tensors.get_slice(name)[start : start + step]
 
 
 def _locate(directory: Path) -> dict[str, str]:

@@ -93,7 +93,10 @@ class RoundFinished:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The global adapters were evaluated after a round; None is what could not be measured."""
+    """The global adapters were evaluated after a round; None is what could not be measured.
+
+    `answers` is the share of answers without a wrong token, for a language model that learns them.
+    """
 
     round: int
     loss: float | None
@@ -101,6 +104,7 @@ class Evaluated:
     accuracy_mean_device: float | None = None
     accuracy_worst_device: float | None = None
     perplexity: float | None = None
+    answers: float | None = None
     kind: Literal["evaluated"] = "evaluated"
 
 

@@ -24,8 +24,8 @@ class RoundMetrics:
         round: global round, from 0.
         loss: mean training loss over the round's samples.
         samples: rows trained on in this round, repeats counted.
-        evaluation_loss, accuracy, accuracy_mean_device, accuracy_worst_device, perplexity: of
-            the global adapters after this round.
+        evaluation_loss, accuracy, accuracy_mean_device, accuracy_worst_device, perplexity,
+        answers: of the global adapters after this round.
         bytes_*: bytes on the wire in this round, by hop.
         bytes_uncompressed_padded_float32: the same exchanges as padded float32.
         simulated_seconds: length of this round on the virtual clock.
@@ -42,6 +42,7 @@ class RoundMetrics:
     accuracy_mean_device: float | None
     accuracy_worst_device: float | None
     perplexity: float | None
+    answers: float | None
     bytes_device_to_edge: int
     bytes_edge_to_device: int
     bytes_edge_to_cloud: int

@@ -14,6 +14,7 @@ TAGS = {
     "accuracy_mean_device": "test/accuracy_mean_device",
     "accuracy_worst_device": "test/accuracy_worst_device",
     "perplexity": "test/perplexity",
+    "answers": "test/answers",
     "bytes_device_to_edge": "bytes/device_to_edge",
     "bytes_edge_to_device": "bytes/edge_to_device",
     "bytes_edge_to_cloud": "bytes/edge_to_cloud",

@@ -168,7 +168,9 @@ class Cloud:
 def tallies(answers: Sequence[EdgeScores]) -> dict[str, Tally]:
     """What each device counted, by device name."""
     return {
-        score.device: Tally(score.items, score.correct, score.loss * score.items)
+        score.device: Tally(
+            score.items, score.correct, score.loss * score.items, score.texts, score.whole
+        )
         for answer in answers
         for score in answer.scores
     }

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from elsa.core.codec import HopCodecs
-from elsa.core.ragged import flat_index, pack, reached_lengths, unpack
-from elsa.core.score import Tally, tally
+from elsa.core.ragged import reached_lengths
+from elsa.core.score import Tally
 from elsa.core.split import Split
 from elsa.core.ssop import Rotation, Rotations
 from elsa.data.batches import Batch, BatchStream, Examples, eval_batches
@@ -26,8 +26,9 @@ from elsa.model.segments import Bottom, Top
 from elsa.roles.exchange import Exchange, expect
 from elsa.roles.hops import Hops
 from elsa.roles.learner import Learner, OptimizerSettings
+from elsa.roles.local import LocalStep
 from elsa.roles.parcel import Sent, unwrap, wrap
-from elsa.roles.perturb import Perturbation, rotations_of, turned, turned_back
+from elsa.roles.perturb import Perturbation, rotations_of
 from elsa.wire.messages import (
     Accepted,
     Activations,
@@ -72,6 +73,7 @@ class DeviceSettings:
         perturbation: how it hides what the edge sees; None shows it plainly.
         sent: how adapters travel.
         rank: r of its adapters; 0 takes that of the global ones.
+        micro_batch: rows whose activations are held at once; 0 holds those of the whole batch.
     """
 
     optimizer: OptimizerSettings
@@ -83,6 +85,7 @@ class DeviceSettings:
     perturbation: Perturbation | None = None
     sent: Sent = "float32"
     rank: int = 0
+    micro_batch: int = 0
 
 
 @dataclass(frozen=True)
@@ -162,15 +165,12 @@ class Device:
             self._held_out, self._settings.eval_batch_size, self._settings.pad_id
         )
         for step, batch in enumerate(batches):
-            index = flat_index(batch.lengths, batch.input_ids.shape[1])
-            rotation = self._rotation(round_, -1, step)
+            local = self._local(batch, learner, self._rotation(round_, -1, step))
             with torch.no_grad():
-                h1 = turned(self._bottom(batch, index, learner), rotation)
+                h1 = local.up()
             h2 = yield from self._pass_trunk(step, batch, h1, hops, training=False)
-            with torch.no_grad():
-                h2 = turned_back(h2, rotation)
-                total += tally(self._top(batch, index, learner, h2), batch.labels)
-        score = Score(round_, total.items, total.correct, total.mean_loss)
+            total += local.score(h2)
+        score = Score(round_, total.items, total.correct, total.mean_loss, total.texts, total.whole)
         expect(Accepted, (yield score))
         return total
 
@@ -235,44 +235,28 @@ class Device:
             )
         return self._rotations.at(round_, edge_round, step)
 
-    def _bottom(self, batch: Batch, index: Tensor, learner: Learner) -> Tensor:
-        self.segments.bottom.bind(learner.parameters)
-        return pack(self.segments.bottom(batch.input_ids, batch.mask, batch.token_types), index)
-
-    def _top(self, batch: Batch, index: Tensor, learner: Learner, h2: Tensor) -> Tensor:
-        self.segments.top.bind(learner.parameters)
-        rows, width = batch.input_ids.shape
-        logits: Tensor
-        if self.segments.top.reach == "all":
-            logits = self.segments.top(unpack(h2, index, rows, width), batch.mask)
-        else:
-            logits = self.segments.top(h2[:, None])
-        return logits
+    def _local(self, batch: Batch, learner: Learner, rotation: Rotation | None) -> LocalStep:
+        bottom, top, rows = self.segments.bottom, self.segments.top, self._settings.micro_batch
+        return LocalStep(bottom, top, learner.parameters, batch, rotation, rows)
 
     def _step(
         self, step: int, batch: Batch, learner: Learner, hops: Hops, rotation: Rotation | None
     ) -> Exchange[float]:
-        index = flat_index(batch.lengths, batch.input_ids.shape[1])
-        h1 = turned(self._bottom(batch, index, learner), rotation)
-        h2 = yield from self._pass_trunk(step, batch, h1.detach(), hops, training=True)
-        h2.requires_grad_()
-        logits = self._top(batch, index, learner, turned_back(h2, rotation))
-        loss = self.segments.top.loss(logits, batch.labels)
-        torch.autograd.backward(loss)
-        if h2.grad is None:
-            raise ProtocolError(f"device {self.name}: the loss does not depend on the trunk")
+        local = self._local(batch, learner, rotation)
+        h2 = yield from self._pass_trunk(step, batch, local.up(), hops, training=True)
+        loss, slope = local.learn(h2)
         numbers = self._numbers(batch)
-        g2 = hops.seal("g2", h2.grad, self._reached(batch), step, numbers)
+        g2 = hops.seal("g2", slope, self._reached(batch), step, numbers)
         reply = yield Gradients(step, g2)
-        if h1.requires_grad:
+        if self.segments.bottom.adapter_names:
             back = expect(Gradients, reply)
             _check_step(back, step)
             g1 = hops.unseal("g1", back.packet, batch.lengths, step, numbers)
-            torch.autograd.backward(h1, g1)
+            local.down(g1)
         else:
             expect(Accepted, reply)
         learner.step()
-        return float(loss.detach())
+        return loss
 
     def _reached(self, batch: Batch) -> Sequence[int]:
         """Rows of each text at the second cut."""

@@ -457,7 +457,9 @@ class Edge:
             raise ProtocolError(f"device {peer}: a score that nobody asked for")
         del current.sessions[peer]
         current.finished.add(peer)
-        current.scores[peer] = DeviceScore(peer, request.items, request.correct, request.loss)
+        current.scores[peer] = DeviceScore(
+            peer, request.items, request.correct, request.loss, request.texts, request.whole
+        )
         return Accepted()
 
 

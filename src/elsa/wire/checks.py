@@ -32,7 +32,7 @@ TEXT_LIMIT = 4096
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+:@-]{0,254}")
 _DIMENSIONS = 8
 _NAMED = ("adapters", "axes", "devices", "terms")
-_LONG = ("rows", "samples", "items", "correct")
+_LONG = ("rows", "samples", "items", "correct", "texts", "whole")
 
 
 def check(message: Message | Row) -> None:
@@ -46,8 +46,11 @@ def check(message: Message | Row) -> None:
     if isinstance(message, Register):
         for name, text in message.terms.items():
             _check_text(f"Register.terms['{name}']", text)
-    if isinstance(message, Score | DeviceScore) and message.correct > message.items:
-        raise FrameError(f"{kind}.correct = {message.correct} of {message.items} items")
+    if isinstance(message, Score | DeviceScore):
+        if message.correct > message.items:
+            raise FrameError(f"{kind}.correct = {message.correct} of {message.items} items")
+        if message.whole > message.texts:
+            raise FrameError(f"{kind}.whole = {message.whole} of {message.texts} texts")
 
 
 def _check_field(where: str, field: str, value: object) -> None:

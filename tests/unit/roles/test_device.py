@@ -113,7 +113,7 @@ def test_evaluation_counts_every_held_out_row_and_trains_nothing(world: World) -
     got = world.play(device.evaluate(7), heard)
     assert got.items == 11
     assert isinstance(heard.said[-1], Score)
-    assert heard.said[-1] == Score(7, 11, got.correct, got.mean_loss)
+    assert heard.said[-1] == Score(7, 11, got.correct, got.mean_loss, 11, got.correct)
     assert [type(it) for it in heard.said] == [Ready, *[Activations] * math.ceil(11 / 3), Score]
     assert not any(it.training for it in heard.said if isinstance(it, Activations))
     assert (device.position, device.moments()) == (0, {})

@@ -211,16 +211,20 @@ class EdgeUpdate(_message.Message):
     def __init__(self, round: _Optional[int] = ..., adapters: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., weight: _Optional[float] = ..., reports: _Optional[_Iterable[_Union[DeviceReport, _Mapping]]] = ..., heads: _Optional[_Iterable[_Union[HeadWeight, _Mapping]]] = ...) -> None: ...
 
 class Score(_message.Message):
-    __slots__ = ("round", "items", "correct", "loss")
+    __slots__ = ("round", "items", "correct", "loss", "texts", "whole")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     CORRECT_FIELD_NUMBER: _ClassVar[int]
     LOSS_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    WHOLE_FIELD_NUMBER: _ClassVar[int]
     round: int
     items: int
     correct: int
     loss: float
-    def __init__(self, round: _Optional[int] = ..., items: _Optional[int] = ..., correct: _Optional[int] = ..., loss: _Optional[float] = ...) -> None: ...
+    texts: int
+    whole: int
+    def __init__(self, round: _Optional[int] = ..., items: _Optional[int] = ..., correct: _Optional[int] = ..., loss: _Optional[float] = ..., texts: _Optional[int] = ..., whole: _Optional[int] = ...) -> None: ...
 
 class EvaluationOrder(_message.Message):
     __slots__ = ("round", "devices", "adapters")
@@ -233,16 +237,20 @@ class EvaluationOrder(_message.Message):
     def __init__(self, round: _Optional[int] = ..., devices: _Optional[_Iterable[str]] = ..., adapters: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...) -> None: ...
 
 class DeviceScore(_message.Message):
-    __slots__ = ("device", "items", "correct", "loss")
+    __slots__ = ("device", "items", "correct", "loss", "texts", "whole")
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     CORRECT_FIELD_NUMBER: _ClassVar[int]
     LOSS_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    WHOLE_FIELD_NUMBER: _ClassVar[int]
     device: str
     items: int
     correct: int
     loss: float
-    def __init__(self, device: _Optional[str] = ..., items: _Optional[int] = ..., correct: _Optional[int] = ..., loss: _Optional[float] = ...) -> None: ...
+    texts: int
+    whole: int
+    def __init__(self, device: _Optional[str] = ..., items: _Optional[int] = ..., correct: _Optional[int] = ..., loss: _Optional[float] = ..., texts: _Optional[int] = ..., whole: _Optional[int] = ...) -> None: ...
 
 class EdgeScores(_message.Message):
     __slots__ = ("round", "scores")

@@ -1,0 +1,107 @@
+"""The device's own passes of one local step: bottom, top, and back, a few rows at a time.
+
+With micro-batches the device holds the activations of a few rows only: the top takes the forward
+and the backward pass of each in turn, and the bottom, which must wait for the edge in between,
+keeps nothing and runs again before its backward pass (Chen et al. 2016, arXiv 1604.06174). The
+gradients are those of the whole batch, summed in another order; edge and wire see no difference.
+
+Shapes: T tokens of the batch without padding, U rows that the top uses of them, D hidden size.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import accumulate, pairwise
+
+import torch
+from torch import Tensor
+
+from elsa.core.ragged import flat_index, pack, reached_lengths, unpack
+from elsa.core.score import Tally, predictions
+from elsa.core.ssop import Rotation
+from elsa.data.batches import Batch
+from elsa.model.segments import Bottom, Top
+from elsa.roles.perturb import turned, turned_back
+
+
+class LocalStep:
+    """A batch on its way through a device."""
+
+    def __init__(
+        self,
+        bottom: Bottom,
+        top: Top,
+        adapters: Mapping[str, Tensor],
+        batch: Batch,
+        rotation: Rotation | None = None,
+        micro_batch: int = 0,
+    ) -> None:
+        """Set up; `micro_batch` rows are taken at a time, all if 0."""
+        self._bottom = bottom
+        self._top = top
+        self._adapters = adapters
+        self._rotation = rotation
+        self._batches = batch.parts(micro_batch or len(batch.lengths))
+        self._h1: Tensor | None = None
+
+    def up(self) -> Tensor:
+        """h1 [T, D], without its graph."""
+        if len(self._batches) == 1:
+            self._h1 = self._below(self._batches[0])
+            return self._h1.detach()
+        with torch.no_grad():
+            return torch.cat([self._below(batch) for batch in self._batches])
+
+    def learn(self, h2: Tensor) -> tuple[float, Tensor]:
+        """Mean loss at h2 [U, D] and its gradient there; the top's adapters gather theirs."""
+        items = [predictions(batch.labels) for batch in self._batches]
+        loss, gradients = 0.0, []
+        for batch, given, count in zip(self._batches, self._cut(h2), items, strict=True):
+            mine = given.detach().requires_grad_()
+            part = self._top.learn(*self._above(batch, mine), batch.labels)
+            part = part * (count / max(sum(items), 1))
+            torch.autograd.backward(part)
+            loss += float(part.detach())
+            gradients.append(torch.zeros_like(mine) if mine.grad is None else mine.grad)
+        return loss, gradients[0] if len(gradients) == 1 else torch.cat(gradients)
+
+    def down(self, g1: Tensor) -> None:
+        """Backward pass of the bottom from the gradient [T, D] of h1; its adapters gather."""
+        if self._h1 is not None:
+            torch.autograd.backward(self._h1, g1)
+            return
+        sizes = [sum(batch.lengths) for batch in self._batches]
+        for batch, gradient in zip(self._batches, _pieces(g1, sizes), strict=True):
+            torch.autograd.backward(self._below(batch), gradient)
+
+    @torch.no_grad()
+    def score(self, h2: Tensor) -> Tally:
+        """Right predictions and losses at h2 [U, D]."""
+        total = Tally()
+        for batch, given in zip(self._batches, self._cut(h2), strict=True):
+            total += self._top.score(*self._above(batch, given), batch.labels)
+        return total
+
+    def _below(self, batch: Batch) -> Tensor:
+        self._bottom.bind(self._adapters)
+        states = self._bottom(batch.input_ids, batch.mask, batch.token_types)
+        return turned(pack(states, _index(batch)), self._rotation)
+
+    def _above(self, batch: Batch, h2: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the top takes: padded hidden states with their mask, or one row a text."""
+        self._top.bind(self._adapters)
+        h2 = turned_back(h2, self._rotation)
+        if self._top.reach == "all":
+            return unpack(h2, _index(batch), *batch.input_ids.shape), batch.mask
+        return h2[:, None], None
+
+    def _cut(self, h2: Tensor) -> Sequence[Tensor]:
+        reach = self._top.reach
+        return _pieces(h2, [sum(reached_lengths(it.lengths, reach)) for it in self._batches])
+
+
+def _pieces(packed: Tensor, sizes: Sequence[int]) -> Sequence[Tensor]:
+    """The rows of a packed tensor, so many at a time."""
+    return [packed[start:end] for start, end in pairwise(accumulate(sizes, initial=0))]
+
+
+def _index(batch: Batch) -> Tensor:
+    return flat_index(batch.lengths, batch.input_ids.shape[1])
