@@ -19,7 +19,7 @@ from elsa.engine.codecs import hop_codecs
 from elsa.engine.conversation import Conversation
 from elsa.engine.deploy.terms import check_deployable, frame_limit, terms_of
 from elsa.engine.directions import Directions
-from elsa.engine.machine import prepare
+from elsa.engine.machine import give_back, prepare
 from elsa.engine.parts import ModelParts, Say, columns_of, encode, load_model, model_directory
 from elsa.errors import ConfigError, LinkError, ProtocolError
 from elsa.model.checkpoint import fast_dtype
@@ -147,6 +147,8 @@ class _Home:
         if config.model.task == "classification" and table.label is None:
             raise ConfigError(f"{data} has no column '{config.data.label}' (data.label)")
         self.rows: Examples = encode(table, tokenizer, config)
+        del table, tokenizer
+        give_back()
         self.terms = terms_of(config, self._model, config.data.labels)
         checkpoint = self._model.checkpoint
         adapters = initial_adapters(checkpoint, self._model.task, self._model.lora, config.run.seed)
