@@ -25,6 +25,7 @@ def measure(store: str, rows: int) -> dict[str, Any]:
         "model.precision=float32",
         f"data.limit={rows}",
         "data.test_fraction=0.75",
+        "partition.min_rows=1",
         "run.threads=1",
     ]
     config = load_config("smollm2", settings)
