@@ -39,7 +39,6 @@ from elsa.engine.build import open_sources
 from elsa.engine.directions import public_directions
 from elsa.engine.machine import prepare
 from elsa.engine.parts import encode
-from elsa.model.checkpoint import fast_dtype
 from elsa.model.segments import initial_adapters
 
 MODELS = ("minilm", "smollm2")
@@ -114,7 +113,7 @@ def hidden_states(name: str) -> tuple[States, Tensor, Tensor]:
 def codecs(directions: Tensor, axes: Tensor) -> dict[str, Callable[[], Codec]]:
     """What to measure, for the hidden size of these directions and axes."""
     hidden = len(directions)
-    bands = Bands(axes, hidden // 3, fast_dtype())
+    bands = Bands(axes[:, : hidden // 4])
 
     def rotated(bits: int, **others: Any) -> Chain:
         return Chain((Rotate(),), Quantize(bits, **({"levels": "gauss"} | others)))

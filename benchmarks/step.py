@@ -1,8 +1,10 @@
-"""Is the split pipeline as fast as plain PEFT of the unsplit model?
+"""Is the split pipeline as fast as plain PEFT of the unsplit model, and what do codecs cost in it?
 
 One device trains through an edge server, identity codec, every message really serialised, on the
 same texts, batches, precision and threads as plain `peft` + `transformers`. All arms take turns in
-one process; a ratio is taken within each turn. Prints a table, writes JSON.
+one process; a ratio is taken within each turn. The light wire comes twice: each text for the first
+time, and again and again. Its codecs are timed where they work, inside of steps. Prints a table,
+writes JSON.
 
     python benchmarks/step.py --out docs/results/step.json
 """
@@ -23,9 +25,11 @@ from torch.nn import functional
 from transformers import AutoModelForTokenClassification
 
 from elsa.config.load import load_config
-from elsa.config.schema import Config
+from elsa.config.schema import Config, Wire
 from elsa.core.ragged import flat_index, pack, unpack
 from elsa.core.split import Split
+from elsa.core.temporal import Temporal
+from elsa.core.waterfill import WaterFill
 from elsa.data.batches import Batch, BatchStream, Examples
 from elsa.engine.build import build_federation, open_sources
 from elsa.engine.machine import prepare
@@ -39,6 +43,26 @@ BATCH = 16
 OPTIMIZER = OptimizerSettings(1e-3, 0.0, keep_moments=False)
 Arm = Callable[[], int]
 """Takes STEPS training steps; returns the rows trained on."""
+
+
+class Watch:
+    """Seconds spent in the codecs of the light wire, at both ends of all hops."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        for owner in (WaterFill, Temporal):
+            for verb in ("encode", "decode"):
+                setattr(owner, verb, self._timed(getattr(owner, verb)))
+
+    def _timed(self, work: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            began = perf_counter()
+            try:
+                return work(*args, **options)
+            finally:
+                self.seconds += perf_counter() - began
+
+        return call
 
 
 def batches(examples: Examples, pad_id: int, *, bucketing: bool) -> Iterator[Batch]:
@@ -136,7 +160,7 @@ def pipeline(config: Config, sources: Any) -> Arm:
     return lambda: sum(report.samples for report in simulation.train_round())
 
 
-def measure(precision: str, turns: int, threads: int) -> list[dict[str, Any]]:
+def measure(precision: str, turns: int, threads: int, watch: Watch) -> list[dict[str, Any]]:
     """All arms of one precision in turns; rows of the table."""
     config = load_config(
         None,
@@ -162,6 +186,10 @@ def measure(precision: str, turns: int, threads: int) -> list[dict[str, Any]]:
         update={"train": config.train.model_copy(update={"bucketing": False})}
     )
 
+    balanced = config.model_copy(update={"wire": Wire(preset="balanced")})
+    few = config.data.model_copy(update={"limit": STEPS * BATCH})
+    again = open_sources(config.model_copy(update={"data": few}))
+
     def stream(bucketing: bool = True) -> Iterator[Batch]:
         return batches(examples, pad, bucketing=bucketing)
 
@@ -175,14 +203,19 @@ def measure(precision: str, turns: int, threads: int) -> list[dict[str, Any]]:
         "elsa, random batches": pipeline(
             random, replace(sources, tasks=(replace(sources.tasks[0], model=model),))
         ),
+        "elsa, balanced wire": pipeline(balanced, sources),
+        "elsa, balanced wire, texts again": pipeline(balanced, again),
     }
     rates: dict[str, list[float]] = {name: [] for name in arms}
+    shares: dict[str, list[float]] = {name: [] for name in arms}
     for turn in range(turns + 1):
         for name, arm in arms.items():
-            began = perf_counter()
+            watch.seconds, began = 0.0, perf_counter()
             rows = arm()
+            seconds = perf_counter() - began
             if turn:
-                rates[name].append(rows / (perf_counter() - began))
+                rates[name].append(rows / seconds)
+                shares[name].append(watch.seconds / seconds)
     return [
         {
             "precision": precision,
@@ -191,6 +224,7 @@ def measure(precision: str, turns: int, threads: int) -> list[dict[str, Any]]:
             "ratio_to_plain": statistics.median(ratios := ratio(rate, rates["plain PEFT"])),
             "ratio_min": min(ratios),
             "ratio_max": max(ratios),
+            "codec_share": statistics.median(shares[name]),
         }
         for name, rate in rates.items()
     ]
@@ -208,11 +242,11 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--threads", type=int, default=0)
     options = parser.parse_args()
-    threads = prepare(options.threads)
+    threads, watch = prepare(options.threads), Watch()
     rows = [
         row
         for precision in ("float32", "bfloat16")
-        for row in measure(precision, options.turns, threads)
+        for row in measure(precision, options.turns, threads, watch)
     ]
     print_table(rows)
     if options.out:

@@ -111,7 +111,7 @@ ARMS: tuple[Arm, ...] = (
         Arm(
             f"temporal {states} in bands fill {gradients} bf16 adapters",
             "temporal + fill",
-            (*hops(f"temporal:{states}:128", f"fill:{gradients}"), "wire.adapters=bfloat16"),
+            (*hops(f"temporal:{states}:64", f"fill:{gradients}"), "wire.adapters=bfloat16"),
         )
         for states, gradients in ((0.1, 0.4), (0.15, 0.3), (0.3, 0.5))
     ),

@@ -68,7 +68,7 @@ CODECS = [*CODERS, "fill", "fill in bands", "temporal", "temporal in bands"]
 
 
 def make(name: str) -> Codec:
-    fill = WaterFill(0.2, Bands(basis(rank=HIDDEN), 8)) if "bands" in name else WaterFill(0.2)
+    fill = WaterFill(0.2, Bands(basis(rank=8))) if "bands" in name else WaterFill(0.2)
     if name.startswith("fill"):
         return fill
     if name.startswith("temporal"):

@@ -1,10 +1,18 @@
-"""Axes on which hidden states vary little beyond the first few, cut into bands.
+"""The first axes of hidden states, apart from all others.
 
-Hidden states vary in few directions, which follow from the public model. On those axes, bands of
-neighbours have very different energies, so each can get the bits that it deserves. Within a band
-values are rotated (`core.hadamard`), always alike, so that both turns are one product.
+Hidden states vary in few directions, which follow from the public model. On those axes their values
+are much larger than on the rest, so both can get the bits that they deserve: the first quarter of
+the axes is a band, the other three quarters are, and what lies on no axis is.
 
-Shapes: T tokens, D hidden size, b axes of a band.
+Turning onto r axes and something orthogonal is a product of r Householder reflections, which costs
+2 r / D of a full turn. Within a band values are rotated (`core.cells`), always alike:
+
+    turn(x) = x (I - V T V') R = x R - (x V T) (V' R)
+
+with V T V' in compact WY form (Schreiber and Van Loan 1989, SIAM J. Sci. Stat. Comput. 10) and R
+the rotation within bands.
+
+Shapes: T tokens, D hidden size, r axes.
 """
 
 import hashlib
@@ -14,58 +22,63 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from elsa.core.hadamard import mix
+from elsa.core.cells import Cells
 from elsa.errors import ConfigError
 
-_ROWS = 32
-"""Products take whole multiples of so many tokens: a bfloat16 kernel is compiled for each size."""
+_ORTHONORMAL = 1e-3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Bands:
-    """Axes that both ends know, and how many neighbours make a band.
+    """Axes that both ends know.
 
     Attributes:
-        axes: [D, D] orthonormal columns, by falling variance; the same bits at both ends.
-        width: b, divides D.
-        product: dtype in which values are turned, each end's own business: bfloat16 is twice as
-            fast where hardware has it, and its error is far below that of the bits.
+        axes: [D, r] orthonormal columns, by falling variance; the same bits at both ends.
     """
 
     axes: Tensor
-    width: int
-    product: torch.dtype = torch.float32
 
     def __post_init__(self) -> None:
-        hidden = len(self.axes)
-        if tuple(self.axes.shape) != (hidden, hidden):
-            raise ConfigError(f"fill: axes of shape {list(self.axes.shape)}; they must be square")
-        if self.width < 1 or hidden % self.width:
-            raise ConfigError(f"fill: bands of {self.width} do not divide hidden size {hidden}")
+        hidden, count = self.axes.shape
+        if not 1 <= count <= hidden:
+            raise ConfigError(f"fill: {count} axes; allowed: 1 to the hidden size, {hidden}")
+        off = self.axes.T @ self.axes - torch.eye(count)
+        if not off.abs().max() <= _ORTHONORMAL:
+            raise ConfigError("fill: axes that are not orthonormal")
 
     @cached_property
     def name(self) -> str:
-        """Width and a digest of the axes."""
+        """Number and a digest of the axes."""
         values = self.axes.float().contiguous().numpy().tobytes()
-        return f"{self.width}:{hashlib.blake2b(values, digest_size=4).hexdigest()}"
+        return f"{self.axes.shape[1]}:{hashlib.blake2b(values, digest_size=4).hexdigest()}"
+
+    @cached_property
+    def cells(self) -> Cells:
+        """The bands of a token: r / 4, 3 r / 4 and D - r values, less those that would be empty."""
+        hidden, count = self.axes.shape
+        widths = (count // 4, count - count // 4, hidden - count)
+        return Cells(tuple(width for width in widths if width))
 
     def turn(self, values: Tensor) -> Tensor:
-        """[T, D] onto the axes, each band rotated within itself."""
-        return self._times(values, self._basis)
+        """[T, D] float32 onto the axes, each band rotated within itself; a new tensor."""
+        onto, off = self._reflections
+        return self.cells.rotate(values.clone()).addmm_(values @ onto, off, alpha=-1)
 
     def turn_back(self, turned: Tensor) -> Tensor:
         """The inverse of `turn`."""
-        return self._times(turned, self._basis.T)
+        onto, off = self._reflections
+        return self.cells.rotate(turned.clone()).addmm_(turned @ off.T, onto.T, alpha=-1)
 
     @cached_property
-    def _basis(self) -> Tensor:
-        mixed = mix(self.axes.float().reshape(-1, self.width))
-        return mixed.view(self.axes.shape).to(self.product)
-
-    def _times(self, values: Tensor, matrix: Tensor) -> Tensor:
-        tokens = len(values)
-        if self.product == torch.float32:
-            return values @ matrix
-        rows = torch.zeros(-(-tokens // _ROWS) * _ROWS, len(matrix), dtype=self.product)
-        rows[:tokens] = values
-        return (rows @ matrix)[:tokens].float()
+    def _reflections(self) -> tuple[Tensor, Tensor]:
+        """V T [D, r] and V' R [r, D]."""
+        packed, scales = torch.geqrf(self.axes.double())
+        vectors = packed.tril(-1)
+        vectors.diagonal().fill_(1)
+        # T by its inverse, diag(1 / tau) + the strict upper part of V' V; tau = 0 reflects nothing.
+        vectors *= scales != 0
+        inverse = (vectors.T @ vectors).triu(1)
+        inverse.diagonal().copy_(torch.where(scales == 0, 1, 1 / scales))
+        onto = vectors @ torch.linalg.inv(inverse)
+        off = self.cells.rotate(vectors.T.float().contiguous())
+        return onto.float().contiguous(), off

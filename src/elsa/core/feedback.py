@@ -16,8 +16,7 @@ from pathlib import Path
 from torch import Tensor
 
 from elsa.core.codec import Coder, Frame, Packet, all_finite, take_values
-from elsa.core.samples import TAG, SampleStore
-from elsa.core.temporal import check_samples
+from elsa.core.samples import TAG, Known, SampleStore, check_samples
 from elsa.errors import CodecError
 
 
@@ -56,7 +55,7 @@ class ErrorFeedback:
             due.split_with_sizes(list(frame.lengths)), frame.samples, strict=True
         ):
             error = self._errors.get(sample)
-            if error is not None and error.values.shape == piece.shape:
+            if error is not None and error.shape == piece.shape:
                 piece.add_(error.values)
         packet = self._inner.encode(due, frame)
         left = due - self._inner.decode(packet, frame)
@@ -67,7 +66,7 @@ class ErrorFeedback:
         for piece, sample in zip(
             left.split_with_sizes(list(frame.lengths)), frame.samples, strict=True
         ):
-            self._errors.put(sample, bytes(TAG), piece)
+            self._errors.put(sample, Known.of(bytes(TAG), piece))
         return replace(packet, codec=self.name, dtype=dtype)
 
     def decode(self, packet: Packet, frame: Frame) -> Tensor:

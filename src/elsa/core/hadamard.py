@@ -18,6 +18,7 @@ import math
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,6 +27,7 @@ from elsa.errors import CodecError
 
 TAG = 4
 """Bytes that tell one seed from another."""
+_SIGNS = np.array([1, -1], np.float32)
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,9 @@ def mix(values: Tensor) -> Tensor:
 
 def random_signs(seed: int, count: int) -> Tensor:
     """[count] float32 of -1 and 1, a function of the seed alone."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 2, (count,), generator=generator).mul_(2).sub_(1).float()
+    drawn = hashlib.shake_128(f"signs {seed}".encode()).digest(-(-count // 8))
+    flips = np.unpackbits(np.frombuffer(drawn, np.uint8), count=count)
+    return torch.from_numpy(_SIGNS[flips])
 
 
 def seed_tag(seed: int, hidden: int) -> bytes:
@@ -84,6 +87,13 @@ def check_seed(tag: bytes, seed: int, hidden: int, codec: str) -> None:
         )
 
 
+def hartley(size: int) -> Tensor:
+    """The discrete Hartley matrix [size, size] in float64: (cos + sin)(2 pi i j / size)."""
+    place = torch.arange(size, dtype=torch.float64)
+    angle = 2 * math.pi * (torch.outer(place, place) % size) / size
+    return (angle.cos() + angle.sin()) / math.sqrt(size)
+
+
 @cache
 def _factors(hidden: int) -> tuple[Tensor, Tensor]:
     """A [a, a] and B [b, b] with a * b = D: b a power of two near sqrt(D), a the rest."""
@@ -91,7 +101,7 @@ def _factors(hidden: int) -> tuple[Tensor, Tensor]:
     right = min(even, 2 ** round(math.log2(hidden) / 2 + 0.25))
     left = hidden // right
     odd = hidden // even
-    mixed = torch.kron(_hadamard(left // odd), _hartley(odd))
+    mixed = torch.kron(_hadamard(left // odd), hartley(odd))
     return mixed.float(), _hadamard(right).float()
 
 
@@ -101,10 +111,3 @@ def _hadamard(size: int) -> Tensor:
     while len(matrix) < size:
         matrix = torch.kron(torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64), matrix)
     return matrix / math.sqrt(size)
-
-
-def _hartley(size: int) -> Tensor:
-    """The discrete Hartley matrix [size, size] in float64: (cos + sin)(2 pi i j / size)."""
-    place = torch.arange(size, dtype=torch.float64)
-    angle = 2 * math.pi * (torch.outer(place, place) % size) / size
-    return (angle.cos() + angle.sin()) / math.sqrt(size)

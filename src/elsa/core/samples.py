@@ -9,14 +9,15 @@ Two stores of the same capacity that see the same puts and touches hold the same
 import hashlib
 import struct
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from elsa.errors import ConfigError
+from elsa.core.codec import Frame
+from elsa.errors import CodecError, ConfigError
 
 TAG = 8
 """Bytes of a tag."""
@@ -26,28 +27,55 @@ _OVERHEAD = 64
 _SUFFIX = ".sample"
 
 
-@dataclass(frozen=True)
-class Known:
+class Known(NamedTuple):
     """What is remembered of a sample.
 
     Attributes:
         tag: what tells this state of the sample from any other, 8 bytes.
-        values: [L, D] bfloat16, L tokens of the sample.
+        shape: [L, D], L tokens of the sample.
+        raw: the values, as bytes of bfloat16.
     """
 
     tag: bytes
-    values: Tensor
-
-
-@dataclass(frozen=True)
-class _Slot:
-    tag: bytes
     shape: tuple[int, int]
-    values: Tensor | None
+    raw: bytes
+
+    @classmethod
+    def of(cls, tag: bytes, values: Tensor) -> "Known":
+        """Values [L, D] of a sample, rounded to bfloat16."""
+        held = values.detach().to(torch.bfloat16).contiguous()
+        raw = held.view(-1).view(torch.uint8).numpy().tobytes()
+        return cls(tag, (values.shape[0], values.shape[1]), raw)
+
+    @property
+    def values(self) -> Tensor:
+        """[L, D] bfloat16, a copy."""
+        return values_of([self.raw], self.shape)
 
     @property
     def cost(self) -> int:
+        """Bytes that it counts for."""
         return 2 * self.shape[0] * self.shape[1] + _OVERHEAD
+
+
+def values_of(raw: Sequence[bytes], shape: tuple[int, int]) -> Tensor:
+    """A tensor [T, D] bfloat16 of its pieces, a copy."""
+    joined = bytearray().join(raw)
+    if not joined:
+        return torch.empty(shape, dtype=torch.bfloat16)
+    return torch.frombuffer(joined, dtype=torch.bfloat16).view(shape)
+
+
+def check_samples(frame: Frame, codec: str) -> None:
+    """Refuse a frame without a number for each sequence, or with one twice; raises CodecError."""
+    samples = frame.samples
+    if len(samples) != len(frame.lengths) or len(set(samples)) != len(samples):
+        raise CodecError(
+            f"{codec}: {len(set(samples))} different samples for {len(frame.lengths)} sequences; "
+            "each needs a number of its own"
+        )
+    if samples and not (min(samples) >= 0 and max(samples) < 2**63):
+        raise CodecError(f"{codec}: a sample's number is outside of 0 to 2^63 - 1")
 
 
 class SampleStore:
@@ -64,7 +92,7 @@ class SampleStore:
             raise ConfigError(f"capacity of {capacity} bytes for remembered samples; allowed: >= 0")
         self.capacity = capacity
         self._folder = folder
-        self._slots: OrderedDict[int, _Slot] = OrderedDict()
+        self._slots: OrderedDict[int, Known] = OrderedDict()
         self._used = 0
         self._swept = folder is None
 
@@ -78,25 +106,24 @@ class SampleStore:
 
     def get(self, sample: int) -> Known | None:
         """What is remembered of a sample; does not make it younger."""
-        slot = self._slots.get(sample)
-        if slot is None:
-            return None
-        values = slot.values if self._folder is None else self._read(sample, slot)
-        if values is None:
+        known = self._slots.get(sample)
+        if known is None or self._folder is None:
+            return known
+        raw = self._read(sample, known)
+        if raw is None:
             self._forget(sample)
             return None
-        return Known(slot.tag, values)
+        return known._replace(raw=raw)
 
-    def put(self, sample: int, tag: bytes, values: Tensor) -> None:
-        """Remember values [L, D] of a sample as its youngest state; forget the oldest samples."""
-        self._sweep()
+    def put(self, sample: int, known: Known) -> None:
+        """Remember a sample's state as the youngest; forget the oldest samples."""
+        if not self._swept:
+            self._sweep()
         self._forget(sample)
-        kept = values.to(torch.bfloat16, copy=True)
-        slot = _Slot(tag, (kept.shape[0], kept.shape[1]), kept if self._folder is None else None)
-        if slot.cost > self.capacity or not self._write(sample, tag, kept):
+        if known.cost > self.capacity or not self._write(sample, known):
             return
-        self._slots[sample] = slot
-        self._used += slot.cost
+        self._slots[sample] = known if self._folder is None else known._replace(raw=b"")
+        self._used += known.cost
         while self._used > self.capacity:
             self._forget(next(iter(self._slots)))
 
@@ -114,8 +141,8 @@ class SampleStore:
             "shapes": torch.tensor([slot.shape for slot in slots], dtype=torch.int64),
         }
         if self._folder is None:
-            held = [slot.values.flatten() for slot in slots if slot.values is not None]
-            state["values"] = torch.cat(held) if held else torch.empty(0, dtype=torch.bfloat16)
+            total = sum(rows * width for _, (rows, width), _ in slots)
+            state["values"] = values_of([it.raw for it in slots], (1, total))[0]
         return state
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
@@ -124,21 +151,17 @@ class SampleStore:
         self._used = 0
         shapes = [(int(rows), int(width)) for rows, width in state["shapes"].tolist()]
         tags = [bytes(tag) for tag in state["tags"].tolist()]
-        held: list[Tensor | None] = [None] * len(shapes)
+        held = [b""] * len(shapes)
         if self._folder is None:
             if "values" not in state:  # it was kept on disk, and no longer is
                 return
             pieces = state["values"].split_with_sizes([rows * width for rows, width in shapes])
-            held = [
-                piece.view(shape).to(torch.bfloat16, copy=True)
-                for piece, shape in zip(pieces, shapes, strict=True)
-            ]
-        for sample, tag, shape, values in zip(
+            held = [Known.of(b"", piece[None]).raw for piece in pieces]
+        for sample, tag, shape, raw in zip(
             state["samples"].tolist(), tags, shapes, held, strict=True
         ):
-            slot = _Slot(tag, shape, values)
-            self._slots[sample] = slot
-            self._used += slot.cost
+            self._slots[sample] = Known(tag, shape, raw)
+            self._used += self._slots[sample].cost
         while self._used > self.capacity:
             self._forget(next(iter(self._slots)))
         self._swept = self._folder is None
@@ -163,18 +186,17 @@ class SampleStore:
             if path.name not in keep:
                 path.unlink(missing_ok=True)
 
-    def _write(self, sample: int, tag: bytes, values: Tensor) -> bool:
+    def _write(self, sample: int, known: Known) -> bool:
         if self._folder is None:
             return True
-        raw = values.view(-1).view(torch.uint8).numpy().tobytes()
-        head = _HEAD.pack(_check(tag, raw), tag, *values.shape)
+        head = _HEAD.pack(_check(known.tag, known.raw), known.tag, *known.shape)
         try:
-            (self._folder / f"{sample}{_SUFFIX}").write_bytes(head + raw)
+            (self._folder / f"{sample}{_SUFFIX}").write_bytes(head + known.raw)
         except OSError:  # a full disk costs bytes on the wire, not the run
             return False
         return True
 
-    def _read(self, sample: int, slot: _Slot) -> Tensor | None:
+    def _read(self, sample: int, known: Known) -> bytes | None:
         assert self._folder is not None
         try:
             data = (self._folder / f"{sample}{_SUFFIX}").read_bytes()
@@ -182,10 +204,8 @@ class SampleStore:
         except (OSError, struct.error):
             return None
         raw = data[_HEAD.size :]
-        whole = len(raw) == 2 * slot.shape[0] * slot.shape[1] and check == _check(tag, raw)
-        if not whole or tag != slot.tag or tuple(shape) != slot.shape:
-            return None
-        return torch.frombuffer(bytearray(raw), dtype=torch.bfloat16).view(slot.shape)
+        whole = len(raw) == known.cost - _OVERHEAD and check == _check(tag, raw)
+        return raw if whole and (tag, tuple(shape)) == (known.tag, known.shape) else None
 
 
 def _check(tag: bytes, raw: bytes) -> bytes:

@@ -13,11 +13,12 @@ Changes are taken from what the peer really holds, so errors never pile up.
     payload = 1 bit a sample: whether it builds on what is remembered | tag, 8 bytes, if any does |
               changes, water-filled
 
-A sample's tag digests all the packets that made its state, and the tag sent digests those of the
-samples in the packet. A decoder that does not hold what the encoder built on (it forgot, restarted,
-or missed a packet) finds another tag and raises `CacheMiss` without having changed anything; the
-sender then encodes the same values with full=True, which any decoder takes, and both agree again.
-Values that two machines compute from the same packets may differ in the last bit, which tags allow.
+A sample's tag digests the last packet that changed it, and the tag sent those of the samples that
+the packet builds on, so that all the packets that made a state count. A decoder that does not hold
+what the encoder built on (it forgot, restarted, or missed a packet) finds another tag and raises
+`CacheMiss` without having changed anything; the sender then encodes the same values with full=True,
+which any decoder takes, and both agree again. Values that two machines compute from the same
+packets may differ in the last bit, which tags allow.
 
 A frame that does not number its samples is sent in full, and not remembered.
 
@@ -28,19 +29,17 @@ Shapes: B samples, L tokens of a sample, T tokens of all, D hidden size.
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from elsa.core import allot
 from elsa.core.bits import pack, packed_size, unpack
-from elsa.core.codec import Frame, Packet, all_finite, check_floats, take_values
-from elsa.core.samples import TAG, Known, SampleStore
-from elsa.core.waterfill import Filled, WaterFill
+from elsa.core.codec import Frame, Packet, check_floats, take_values
+from elsa.core.samples import TAG, Known, SampleStore, check_samples, values_of
+from elsa.core.waterfill import WaterFill
 from elsa.errors import CacheMiss, CodecError
 
 
@@ -71,27 +70,23 @@ class Temporal:
             CodecError: the values or the frame cannot be used.
         """
         exact, dtype = take_values(values, self.name, frame)
+        hidden = exact.shape[1]
+        cells = self._coder.cells(hidden)
         exact = self._coder.turn(exact)
-        whole = self._coder.energies(exact)
-        known = self._lookup(frame, exact.shape[1])
+        known = self._lookup(frame, hidden)
         if full:
             known = [None] * len(known)
-        held = _gather(known, frame, exact.shape[1])
-        change = exact - held
-        moved = self._coder.energies(change)
-        cells = _cells_of(frame, len(whole))
-        for place in (_sums(moved, cells) >= _sums(whole, cells)).nonzero()[0]:
-            known[place] = None
-        for start, end, it in zip(*_tokens_of(frame), known, strict=True):
-            if it is None:
-                held[start:end] = 0
-                change[start:end] = exact[start:end]
-        anew = np.repeat([it is None for it in known], cells)
-        moved = np.where(anew, whole, moved)
-        filled = self._coder.fill(change, moved, float(whole.sum()), frame)
-        payload = _head(known) + self._coder.write(filled, change, frame)
+        held = _gather(known, frame, hidden)
+        builds = np.array([it is not None for it in known], np.uint8)
+        moved = np.empty(len(exact) * len(cells))
+        energy = allot.compare(
+            exact.numpy(), held.numpy(), _lengths(frame), cells.spans, builds, moved
+        )
+        filled = self._coder.fill(moved, energy, hidden)
+        known = _built_on(known, builds)
+        payload = self._coder.write(filled, exact, held, frame, _head(builds, known, frame))
         packet = Packet(self.name, dtype, tuple(values.shape), payload)
-        self._change(held, known, filled, packet, frame)
+        self._remember(held, known, filled.bits, packet, frame)
         return packet
 
     def decode(self, packet: Packet, frame: Frame) -> Tensor:
@@ -107,18 +102,18 @@ class Temporal:
         if len(packet.payload) < start:
             raise CodecError(f"{self.name}: {len(packet.payload)} bytes for {len(known)} samples")
         builds = unpack(packet.payload[:start], 1, len(known))
-        known = [it if flag else None for it, flag in zip(known, builds, strict=True)]
+        known = _built_on(known, builds)
         if builds.any():
             tag, start = packet.payload[start : start + TAG], start + TAG
-            if sum(it is not None for it in known) < builds.sum() or tag != _tag(known):
+            if sum(it is not None for it in known) < builds.sum() or tag != _tag(known, frame):
                 raise CacheMiss(
                     f"{self.name}: {builds.sum()} samples are not what the sender thinks; it must "
                     "send them in full"
                 )
         tokens, hidden = packet.shape
-        filled = self._coder.read(packet.payload[start:], tokens, hidden, frame)
-        held = _gather(known, frame, packet.shape[1])
-        self._change(held, known, filled, packet, frame)
+        received = self._coder.read(packet.payload, tokens, hidden, frame, start)
+        held = self._coder.expand(received, _gather(known, frame, hidden), frame)
+        self._remember(held, known, received.bits, packet, frame)
         return self._coder.turn_back(held).to(dtype)
 
     def state(self) -> dict[str, Tensor]:
@@ -136,81 +131,65 @@ class Temporal:
         check_samples(frame, self.name)
         found = [self._store.get(sample) for sample in frame.samples]
         return [
-            it if it is not None and it.values.shape == (length, hidden) else None
+            it if it is not None and it.shape == (length, hidden) else None
             for it, length in zip(found, frame.lengths, strict=True)
         ]
 
-    def _change(
+    def _remember(
         self,
         held: Tensor,
         known: Sequence[Known | None],
-        filled: Filled,
+        bits: NDArray[np.uint8],
         packet: Packet,
         frame: Frame,
     ) -> None:
-        """Add to what is held [T, D] the changes sent in a packet, and remember it."""
-        self._coder.expand(filled, held, frame)
-        if not all_finite(held):
+        """Keep what is held [T, D] after a packet of cells of so many bits."""
+        hidden = packet.shape[1]
+        values = np.empty(held.shape, np.uint16)
+        changed = np.empty(len(known), np.uint8)
+        cells = len(self._coder.cells(hidden))
+        if not allot.settle(held.numpy(), _lengths(frame), bits, cells, values, changed):
             raise CodecError(f"{self.name}: a packet that decodes to NaN or infinity")
         if not frame.samples:
             return
-        digest = hashlib.blake2b(packet.payload, digest_size=16)
-        digest.update(repr((frame.seed, list(frame.lengths), packet.shape)).encode())
-        bits = _sums(filled.bits, _cells_of(frame, len(filled.bits)))
-        pieces = held.bfloat16().split_with_sizes(list(frame.lengths))
-        for sample, it, piece, some in zip(frame.samples, known, pieces, bits, strict=True):
+        digest = hashlib.blake2b(packet.payload, digest_size=TAG)
+        facts = (frame.seed, list(frame.lengths), list(frame.samples), packet.shape)
+        digest.update(repr(facts).encode())
+        tag, raw, end = digest.digest(), values.data.cast("B"), 0
+        for sample, length, it, some in zip(
+            frame.samples, frame.lengths, known, changed.tolist(), strict=True
+        ):
+            begin, end = end, end + 2 * length * hidden
             if it is not None and not some:
                 self._store.touch(sample)
-                continue
-            text = (b"" if it is None else it.tag) + digest.digest() + str(sample).encode()
-            self._store.put(sample, hashlib.blake2b(text, digest_size=TAG).digest(), piece)
+            else:
+                self._store.put(sample, Known(tag, (length, hidden), bytes(raw[begin:end])))
 
 
-def check_samples(frame: Frame, codec: str) -> None:
-    """Refuse a frame without a number for each sequence, or with one twice; raises CodecError."""
-    samples = frame.samples
-    if len(samples) != len(frame.lengths) or len(set(samples)) != len(samples):
-        raise CodecError(
-            f"{codec}: {len(set(samples))} different samples for {len(frame.lengths)} sequences; "
-            "each needs a number of its own"
-        )
-    if any(not 0 <= sample < 2**63 for sample in samples):
-        raise CodecError(f"{codec}: a sample's number is outside of 0 to 2^63 - 1")
+def _built_on(known: Sequence[Known | None], builds: NDArray[np.uint8]) -> list[Known | None]:
+    return [it if flag else None for it, flag in zip(known, builds.tolist(), strict=True)]
 
 
-def _head(known: Sequence[Known | None]) -> bytes:
-    flags = pack(np.array([it is not None for it in known], np.uint8), 1)
-    return flags + (_tag(known) if any(known) else b"")
+def _head(builds: NDArray[np.uint8], known: Sequence[Known | None], frame: Frame) -> bytes:
+    return pack(builds, 1) + (_tag(known, frame) if builds.any() else b"")
 
 
-def _tag(known: Sequence[Known | None]) -> bytes:
-    tags = b"".join(it.tag for it in known if it is not None)
-    return hashlib.blake2b(tags, digest_size=TAG).digest()
+def _tag(known: Sequence[Known | None], frame: Frame) -> bytes:
+    """Digest of the states that are built on, and of whose they are."""
+    states = [
+        (sample, it.tag) for sample, it in zip(frame.samples, known, strict=True) if it is not None
+    ]
+    return hashlib.blake2b(repr(states).encode(), digest_size=TAG).digest()
 
 
 def _gather(known: Sequence[Known | None], frame: Frame, hidden: int) -> Tensor:
     """What is known of all samples [T, D], float32, zeros where nothing is."""
-    held = torch.zeros(sum(frame.lengths), hidden)
-    for start, end, it in zip(*_tokens_of(frame), known, strict=True):
-        if it is not None:
-            held[start:end] = it.values
-    return held
+    raw = [
+        bytes(2 * length * hidden) if it is None else it.raw
+        for it, length in zip(known, frame.lengths, strict=True)
+    ]
+    return values_of(raw, (sum(frame.lengths), hidden)).float()
 
 
-def _tokens_of(frame: Frame) -> tuple[list[int], list[int]]:
-    """Where each sample's tokens begin and end."""
-    ends = list(accumulate(frame.lengths))
-    return [0, *ends[:-1]], ends
-
-
-def _cells_of(frame: Frame, cells: int) -> NDArray[np.int64]:
-    """How many of the `cells` each sample has [B]."""
-    return np.asarray(frame.lengths, np.int64) * (cells // max(1, sum(frame.lengths)))
-
-
-def _sums(values: NDArray[Any], cells: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Sum of the cells' values of each sample: [C] -> [B]."""
-    sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
-    ends = np.cumsum(cells)
-    found: NDArray[np.float64] = sums[ends] - sums[ends - cells]
-    return found
+def _lengths(frame: Frame) -> NDArray[np.int64]:
+    return np.asarray(frame.lengths, np.int64)

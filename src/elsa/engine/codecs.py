@@ -14,15 +14,14 @@ first and one coder last: "rotate+quantize:4:token:gauss". A codec's name on the
 | rotate | | transform: a random rotation, for quantize |
 | center | token or batch | transform: sends the mean apart |
 | sketch | ratio, or Y x Z : shrink | transform: the paper's count sketch |
-| fill | error : band | as many bits for each band of a token as it deserves; stands alone; |
-| | | bands are as wide as divides D, and at most as wide as said |
-| temporal | error : band : megabytes | the same for what changed since the last epoch |
+| fill | error : axes | as many bits for each band of a token as it deserves; stands alone |
+| temporal | error : axes : megabytes | the same for what changed since the last epoch |
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from elsa.config.schema import Wire
 from elsa.core.cast import Cast
@@ -34,11 +33,13 @@ from elsa.core.quantize import Quantize
 from elsa.core.sketch import Center, CountSketch
 from elsa.core.sparse import TopK
 from elsa.core.subspace import SubspaceCoder
-from elsa.core.temporal import Temporal
-from elsa.core.waterfill import WaterFill
 from elsa.engine.directions import Directions
 from elsa.errors import ConfigError
 from elsa.roles.parcel import Sent
+
+if TYPE_CHECKING:  # compiled, so imported only where they are used
+    from elsa.core.temporal import Temporal
+    from elsa.core.waterfill import WaterFill
 
 EXACT = "exact"
 HOPS = ("h1", "h2", "g2", "g1")
@@ -50,8 +51,8 @@ REMEMBERED = 64
 
 PRESETS: dict[str, dict[str, str]] = {
     "exact": dict.fromkeys(HOPS, EXACT),
-    "balanced": dict.fromkeys(HOPS[:2], "temporal:0.15:128") | dict.fromkeys(HOPS[2:], "fill:0.3"),
-    "tiny": dict.fromkeys(HOPS[:2], "temporal:0.3:128") | dict.fromkeys(HOPS[2:], "fill:0.5"),
+    "balanced": dict.fromkeys(HOPS[:2], "temporal:0.15:96") | dict.fromkeys(HOPS[2:], "fill:0.3"),
+    "tiny": dict.fromkeys(HOPS[:2], "temporal:0.3:96") | dict.fromkeys(HOPS[2:], "fill:0.5"),
     "paper": dict.fromkeys(HOPS, "sketch:2"),
 }
 """The codec of each hop, by preset."""
@@ -202,18 +203,22 @@ def _plain(made: Any) -> Make:
     return make
 
 
-def _fill(arguments: Sequence[str], place: Place) -> WaterFill:
-    error, band = arguments if len(arguments) > 1 else (*arguments, "0")
-    if not int(band):
+def _fill(arguments: Sequence[str], place: Place) -> "WaterFill":
+    from elsa.core.waterfill import WaterFill
+
+    error, axes = arguments if len(arguments) > 1 else (*arguments, "0")
+    if not int(axes):
         return WaterFill(float(error))
-    if int(band) < 0:
-        raise ConfigError(f"fill: bands of {band}; allowed: 0 (a token) or more")
+    if int(axes) < 0:
+        raise ConfigError(f"fill: {axes} axes; allowed: 0 (a token is one band) or more")
     if place.directions is None:
-        raise ConfigError("fill: bands are of public directions, and none are known here")
-    return WaterFill(float(error), place.directions.bands(place.hop, int(band)))
+        raise ConfigError("fill: axes are public directions, and none are known here")
+    return WaterFill(float(error), place.directions.bands(place.hop, int(axes)))
 
 
-def _temporal(arguments: Sequence[str], place: Place) -> Temporal:
+def _temporal(arguments: Sequence[str], place: Place) -> "Temporal":
+    from elsa.core.temporal import Temporal
+
     if place.hop not in ("h1", "h2"):
         raise ConfigError("temporal is for h1 and h2; take fill for gradients")
     if len(arguments) > 3:

@@ -6,12 +6,12 @@ word. Shapes: T tokens, D hidden size, r directions.
 
 from collections.abc import Callable
 from functools import cache
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from elsa.config.schema import Config
-from elsa.core.bands import Bands
 from elsa.core.ragged import flat_index, pack
 from elsa.core.split import Split
 from elsa.data.batches import Examples, make_batch
@@ -19,8 +19,10 @@ from elsa.data.sources import load_table
 from elsa.data.table import Columns
 from elsa.engine.parts import ModelParts
 from elsa.errors import ConfigError
-from elsa.model.checkpoint import fast_dtype
 from elsa.model.tokenizer import Tokenizer
+
+if TYPE_CHECKING:  # compiled, so imported only where they are used
+    from elsa.core.bands import Bands
 
 PUBLIC = "nq-open"
 """The public text: questions that people asked a search engine."""
@@ -30,17 +32,15 @@ ROWS = 256
 class Directions:
     """Public axes at both cuts, each found when it is first asked for, and held once."""
 
-    def __init__(self, axes_of: Callable[[str], Tensor], hidden: int, product: torch.dtype) -> None:
+    def __init__(self, axes_of: Callable[[str], Tensor], hidden: int) -> None:
         """Nothing is computed yet.
 
         Args:
             axes_of: hop "h1" or "h2" -> [D, D] orthonormal columns, by falling variance.
             hidden: D.
-            product: dtype in which values are turned onto bands of them.
         """
         self._axes_of = cache(axes_of)
         self._hidden = hidden
-        self._product = product
         self.bands = cache(self._bands)
 
     def first(self, hop: str, rank: int) -> Tensor:
@@ -51,10 +51,11 @@ class Directions:
             raise ConfigError(f"subspace: {rank} directions; allowed: 1 to {self._hidden}")
         return self._axes_of(hop)[:, :rank].contiguous()
 
-    def _bands(self, hop: str, widest: int) -> Bands:
-        """All axes, in bands as wide as divides D, and at most as wide as said."""
-        fits = [width for width in range(1, widest + 1) if self._hidden % width == 0]
-        return Bands(self.first(hop, self._hidden), fits[-1], self._product)
+    def _bands(self, hop: str, most: int) -> "Bands":
+        """So many axes apart from the rest, or as many as there are."""
+        from elsa.core.bands import Bands
+
+        return Bands(self.first(hop, min(most, self._hidden)))
 
 
 def public_directions(config: Config, model: ModelParts, tokenizer: Tokenizer) -> Directions:
@@ -69,7 +70,7 @@ def public_directions(config: Config, model: ModelParts, tokenizer: Tokenizer) -
         axes: Tensor = torch.linalg.eigh(states.double().T @ states.double())[1]
         return axes.flip(1).float().contiguous()
 
-    return Directions(axes_of, model.checkpoint.hidden_size, fast_dtype())
+    return Directions(axes_of, model.checkpoint.hidden_size)
 
 
 def _states(model: ModelParts, split: Split, examples: Examples, pad_id: int) -> dict[str, Tensor]:

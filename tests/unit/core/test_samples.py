@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elsa.core.samples import SampleStore
+from elsa.core.samples import Known, SampleStore
 from elsa.errors import ConfigError
 
 TAG = b"12345678"
@@ -27,7 +27,7 @@ def held(store: SampleStore) -> list[int]:
 def test_what_was_put_is_got(folder: Path | None) -> None:
     store = SampleStore(10**4, folder)
     values = VALUES.clone()
-    store.put(3, TAG, values)
+    store.put(3, Known.of(TAG, values))
     values += 1  # the store's copy is its own
     known = store.get(3)
     assert known is not None
@@ -39,14 +39,14 @@ def test_what_was_put_is_got(folder: Path | None) -> None:
 def test_oldest_goes_first(folder: Path | None) -> None:
     store = SampleStore(3 * COST, folder)
     for sample in (0, 1, 2):
-        store.put(sample, TAG, VALUES)
+        store.put(sample, Known.of(TAG, VALUES))
     store.touch(0)
     store.get(1)  # looking at a sample does not make it younger
-    store.put(3, TAG, VALUES)
+    store.put(3, Known.of(TAG, VALUES))
     assert held(store) == [0, 2, 3]
-    store.put(2, TAG, VALUES)
-    store.put(4, TAG, VALUES)
-    store.put(5, TAG, VALUES)
+    store.put(2, Known.of(TAG, VALUES))
+    store.put(4, Known.of(TAG, VALUES))
+    store.put(5, Known.of(TAG, VALUES))
     assert held(store) == [2, 4, 5]
     assert store.used == 3 * COST
     if folder is not None:
@@ -64,15 +64,15 @@ def test_capacity_is_never_exceeded(capacity: int, turns: list[tuple[int, int, b
         if touch:
             store.touch(sample)
         else:
-            store.put(sample, TAG, torch.zeros(length, 4))
+            store.put(sample, Known.of(TAG, torch.zeros(length, 4)))
         sizes = [known.values.nbytes for it in range(6) if (known := store.get(it)) is not None]
         assert store.used == sum(sizes) + 64 * len(sizes) <= capacity
 
 
 def test_too_large_for_the_store_is_forgotten(folder: Path | None) -> None:
     store = SampleStore(COST, folder)
-    store.put(1, TAG, VALUES)
-    store.put(1, TAG, torch.zeros(100, 4))
+    store.put(1, Known.of(TAG, VALUES))
+    store.put(1, Known.of(TAG, torch.zeros(100, 4)))
     assert held(store) == []
     assert store.used == 0
 
@@ -80,10 +80,10 @@ def test_too_large_for_the_store_is_forgotten(folder: Path | None) -> None:
 def test_state_comes_back_in_order(folder: Path | None) -> None:
     store = SampleStore(3 * COST, folder)
     for sample in (2, 0, 1):
-        store.put(sample, bytes([sample] * 8), VALUES + sample)
+        store.put(sample, Known.of(bytes([sample] * 8), VALUES + sample))
     again = SampleStore(3 * COST, folder)
     again.restore(store.state())
-    again.put(3, TAG, VALUES)  # pushes out the oldest, which is 2
+    again.put(3, Known.of(TAG, VALUES))  # pushes out the oldest, which is 2
     assert held(again) == [0, 1, 3]
     known = again.get(1)
     assert known is not None
@@ -100,7 +100,7 @@ def test_empty_state_comes_back(folder: Path | None) -> None:
 def test_state_of_a_larger_store_is_cut_to_size() -> None:
     store = SampleStore(3 * COST)
     for sample in (2, 0, 1):
-        store.put(sample, TAG, VALUES)
+        store.put(sample, Known.of(TAG, VALUES))
     small = SampleStore(COST)
     small.restore(store.state())
     assert held(small) == [1]
@@ -108,7 +108,7 @@ def test_state_of_a_larger_store_is_cut_to_size() -> None:
 
 def test_state_kept_on_disk_is_no_use_in_memory(tmp_path: Path) -> None:
     store = SampleStore(COST, tmp_path)
-    store.put(1, TAG, VALUES)
+    store.put(1, Known.of(TAG, VALUES))
     other = SampleStore(COST)
     other.restore(store.state())
     assert held(other) == []
@@ -117,8 +117,8 @@ def test_state_kept_on_disk_is_no_use_in_memory(tmp_path: Path) -> None:
 @pytest.mark.parametrize("harm", ["flip", "cut", "grow", "remove", "swap", "later"])
 def test_broken_file_is_as_if_it_had_never_been(tmp_path: Path, harm: str) -> None:
     store = SampleStore(10**4, tmp_path)
-    store.put(1, TAG, VALUES)
-    store.put(2, b"abcdefgh", VALUES)
+    store.put(1, Known.of(TAG, VALUES))
+    store.put(2, Known.of(b"abcdefgh", VALUES))
     path = tmp_path / "1.sample"
     data = bytearray(path.read_bytes())
     if harm == "flip":
@@ -134,7 +134,7 @@ def test_broken_file_is_as_if_it_had_never_been(tmp_path: Path, harm: str) -> No
         path.write_bytes((tmp_path / "2.sample").read_bytes())
     else:  # a later state, from after the checkpoint that is gone back to
         state = store.state()
-        store.put(1, b"87654321", VALUES + 1)
+        store.put(1, Known.of(b"87654321", VALUES + 1))
         store.restore(state)
     assert store.get(1) is None
     assert held(store) == [2]
@@ -142,18 +142,18 @@ def test_broken_file_is_as_if_it_had_never_been(tmp_path: Path, harm: str) -> No
 
 
 def test_files_of_another_run_are_removed(tmp_path: Path) -> None:
-    SampleStore(10**4, tmp_path).put(1, TAG, VALUES)
+    SampleStore(10**4, tmp_path).put(1, Known.of(TAG, VALUES))
     store = SampleStore(10**4, tmp_path)
     assert store.get(1) is None
-    store.put(2, TAG, VALUES)
+    store.put(2, Known.of(TAG, VALUES))
     assert [path.name for path in tmp_path.iterdir()] == ["2.sample"]
 
 
 def test_disk_that_takes_nothing_costs_memory_only(tmp_path: Path) -> None:
     store = SampleStore(10**4, tmp_path)
-    store.put(1, TAG, VALUES)
+    store.put(1, Known.of(TAG, VALUES))
     (tmp_path / "2.sample").mkdir()  # stands in for any write that fails
-    store.put(2, TAG, VALUES)
+    store.put(2, Known.of(TAG, VALUES))
     assert store.get(2) is None
     assert store.get(1) is not None
 

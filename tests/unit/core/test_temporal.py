@@ -18,8 +18,8 @@ from elsa.errors import CacheMiss, CodecError
 HIDDEN = 96
 COST = 2 * 3 * HIDDEN + 64
 """Bytes that a sample of three tokens takes."""
-NOTHING = 4 + 4 + 3
-"""Bytes of a filled change that is not sent, of six tokens."""
+NOTHING = 4 + 4 + 2 + 1
+"""Bytes of a filled change of six tokens, none of them sent: tag, scale, bits."""
 
 
 def make(error: float = 0.2, capacity: int = 10**6, folder: Path | None = None) -> Temporal:

@@ -1,5 +1,7 @@
 """The words of [wire] become the codecs that they name, or a message for a person."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from elsa.errors import ConfigError
 
 HIDDEN = 96
 LENGTHS = (5, 3)
-PLACE = Place("h1", HIDDEN, Directions(lambda hop: torch.eye(HIDDEN), HIDDEN, torch.float32))
+PLACE = Place("h1", HIDDEN, Directions(lambda hop: torch.eye(HIDDEN), HIDDEN))
 VALUES = torch.randn(8, HIDDEN, generator=torch.Generator().manual_seed(0))
 
 
@@ -71,7 +73,7 @@ def test_a_name_on_the_wire_reads_as_it_was_written() -> None:
         ("fill:0", "allowed: 0.1 to below 1"),
         ("fill", "cannot be read"),
         ("temporal:0.2:1:2:3", "at most 3"),
-        ("fill:0.2:-1", "bands of -1"),
+        ("fill:0.2:-1", "-1 axes; allowed: 0"),
         ("temporal:0.2:x", "cannot be read"),
         ("feedback+fill:0.2", "goes before stages, not before 'fill:0.2'"),
         ("subspace:8", "is no stage"),
@@ -111,17 +113,28 @@ def test_each_end_remembers_in_a_folder_of_its_own(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize(("asked", "got"), [(32, 32), (40, 32), (95, 48), (500, 96)])
-def test_bands_are_as_wide_as_divides_the_hidden_size(asked: int, got: int) -> None:
+@pytest.mark.parametrize(("asked", "got"), [(1, 1), (40, 40), (96, 96), (500, 96)])
+def test_no_more_axes_than_dimensions(asked: int, got: int) -> None:
     assert parse(f"fill:0.2:{asked}", PLACE).name.startswith(f"fill:0.2:{got}:")
     assert parse("fill:0.2:0", PLACE).name == "fill:0.2"
 
 
-def test_bands_need_public_directions() -> None:
+def test_axes_are_public_directions() -> None:
     with pytest.raises(ConfigError, match="none are known here"):
         parse("fill:0.2:32", Place("h1", HIDDEN))
     with pytest.raises(ConfigError, match="g2 has no public directions"):
         parse("fill:0.2:32", Place("g2", HIDDEN, PLACE.directions))
+
+
+def test_exact_wire_compiles_nothing() -> None:
+    # Importing numba takes memory and time that the default wire has no use for.
+    code = (
+        "import sys; from elsa.config.schema import Wire;"
+        "from elsa.engine.codecs import hop_codecs;"
+        "hop_codecs(Wire(preset='exact'), 96); assert 'numba' not in sys.modules;"
+        "hop_codecs(Wire(h1='fill:0.3'), 96); assert 'numba' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_frames_differ_by_session_step_and_hop() -> None:

@@ -1,0 +1,290 @@
+"""Compiled loops over the cells of a tensor: their rotation, and their codes.
+
+`cells` [n, 7] says where each cell of a token begins and ends, the odd factor of its b, and the
+bytes of its codes at one, two, three and four bits; `mixers` [n, m, m] holds a matrix for each odd
+factor (`core.cells`). Why compiled, and how: `core.compiled`.
+
+    codes of a cell, B bits each, whole bytes:
+        value j + k ceil(b p / 8) takes bits [k p, (k + 1) p) of byte j, for p = B in {1, 2, 4};
+        three bits go as their low two, then their high one
+
+Shapes: T tokens, D hidden size, n cells of a token, C = T n cells, b values of a cell.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import types
+
+from elsa.core.compiled import BYTES, CELLS, CODES, FLOATS, ROWS, compiled, inner
+
+_MIXERS = types.float32[:, :, ::1]
+_SIGNS = types.float32[::1]
+_TURN = types.Tuple((CELLS, _MIXERS, _SIGNS))
+_LEVELS = types.float64[:, ::1]
+_CHOICE = 3
+"""Bits that say how many bits a cell has."""
+_SPARE = 8
+"""Codes past the last that a buffer must have room for."""
+
+
+@inner
+def _hadamard(row: Any) -> None:
+    """Sylvester's matrix times [b] in place, b a power of two; eights first, without a loop."""
+    size, step = len(row), 1
+    if size >= 8:
+        step = 8
+        for i in range(0, size, 8):
+            p = row[i : i + 8]
+            a, b, c, d = p[0] + p[1], p[0] - p[1], p[2] + p[3], p[2] - p[3]
+            e, f, g, h = p[4] + p[5], p[4] - p[5], p[6] + p[7], p[6] - p[7]
+            a, c, b, d = a + c, a - c, b + d, b - d
+            e, g, f, h = e + g, e - g, f + h, f - h
+            p[0], p[1], p[2], p[3] = a + e, b + f, c + g, d + h
+            p[4], p[5], p[6], p[7] = a - e, b - f, c - g, d - h
+    while step < size:
+        for i in range(0, size, 2 * step):
+            low, high = row[i : i + step], row[i + step : i + 2 * step]
+            for j in range(step):
+                x, y = low[j], high[j]
+                low[j], high[j] = x + y, x - y
+        step *= 2
+
+
+@inner
+def _mix(row: Any, odd: Any, mixer: Any, work: Any) -> None:
+    """Rotate [b] in place: Hadamard's matrix on each of `odd` parts, then `mixer` across them."""
+    even = len(row) // odd
+    scale = np.float32(1.0 / np.sqrt(np.float64(even)))
+    for m in range(odd):
+        _hadamard(row[m * even : (m + 1) * even])
+    if odd == 1:
+        for i in range(even):
+            row[i] *= scale
+        return
+    parts = work[: len(row)]
+    for i in range(len(row)):
+        parts[i] = row[i] * scale
+    for k in range(odd):
+        out = row[k * even : (k + 1) * even]
+        weight = mixer[k, 0]
+        for i in range(even):
+            out[i] = weight * parts[i]
+        for m in range(1, odd):
+            weight = mixer[k, m]
+            part = parts[m * even : (m + 1) * even]
+            for i in range(even):
+                out[i] += weight * part[i]
+
+
+@inner
+def _packed(count: Any) -> Any:
+    """Bytes of the bits of so many cells."""
+    return -(-count // 4) + -(-count // 8)
+
+
+@inner
+def _put(codes: Any, width: Any, shift: Any, bits: Any, out: Any) -> Any:
+    """Write `bits` bits, 1, 2 or 4, of each code from `shift` on; the bytes they took."""
+    size = -(-width * bits // 8)
+    mask = (1 << bits) - 1
+    for j in range(size):
+        out[j] = (codes[j] >> shift) & mask
+    for k in range(1, 8 // bits):
+        part = codes[k * size : (k + 1) * size]
+        for j in range(size):
+            out[j] |= ((part[j] >> shift) & mask) << (k * bits)
+    return size
+
+
+@inner
+def _get(payload: Any, width: Any, bits: Any, codes: Any) -> Any:
+    """The inverse of `_put` without shift."""
+    size = -(-width * bits // 8)
+    mask = (1 << bits) - 1
+    for k in range(8 // bits):
+        part = codes[k * size : (k + 1) * size]
+        for j in range(size):
+            part[j] = (payload[j] >> (k * bits)) & mask
+    return size
+
+
+@inner
+def _pack(codes: Any, width: Any, bits: Any, out: Any) -> None:
+    for i in range(width, width + _SPARE):
+        codes[i] = 0
+    if bits == 3:
+        size = _put(codes, width, 0, 2, out)
+        _put(codes, width, 2, 1, out[size:])
+    else:
+        _put(codes, width, 0, bits, out)
+
+
+@inner
+def _unpack(payload: Any, width: Any, bits: Any, codes: Any, spare: Any) -> None:
+    if bits == 3:
+        size = _get(payload, width, 2, codes)
+        _get(payload[size:], width, 1, spare)
+        for i in range(width):
+            codes[i] |= spare[i] << 2
+    else:
+        _get(payload, width, bits, codes)
+
+
+@inner
+def _add(codes: Any, scaled: Any, signs: Any, odd: Any, mixer: Any, work: Any, target: Any) -> None:
+    """Add the values that codes stand for, rotated back, to `target` [b]."""
+    width = len(target)
+    if not len(signs):
+        for i in range(width):
+            target[i] += scaled[codes[i]]
+        return
+    row = work[1, :width]
+    for i in range(width):
+        row[i] = scaled[codes[i]]
+    _mix(row, odd, mixer, work[0])
+    for i in range(width):
+        target[i] += row[i] * signs[i]
+
+
+@inner
+def _scaled(levels: Any, bits: Any, scale: Any, out: Any) -> None:
+    for k in range(1 << bits):
+        out[k] = np.float32(levels[bits, k] * scale)
+
+
+@compiled(ROWS, CELLS, _MIXERS)
+def mix(values: Any, cells: Any, mixers: Any) -> None:
+    """Rotate each cell of [T, D] in place; its own inverse."""
+    work = np.empty(values.shape[1], np.float32)
+    for t in range(len(values)):
+        for c in range(len(cells)):
+            _mix(values[t, cells[c, 0] : cells[c, 1]], cells[c, 2], mixers[c], work)
+
+
+@inner
+def _quantize(row: Any, scaled: Any, levels: Any, codes: Any) -> None:
+    """The nearest of the first so many scaled levels to each value."""
+    for i in range(len(row)):
+        codes[i] = 0
+    for k in range(1, levels):
+        edge = (scaled[k - 1] + scaled[k]) * np.float32(0.5)
+        for i in range(len(row)):
+            codes[i] += row[i] > edge
+
+
+@compiled(ROWS, ROWS, _TURN, CODES, CODES, FLOATS, _LEVELS, CODES)
+def write(
+    values: Any,
+    held: Any,
+    turn: Any,
+    bits: Any,
+    below: Any,
+    scales: Any,
+    levels: Any,
+    out: Any,
+) -> None:
+    """Write bits, scales and codes of values - held, and add what they stand for to `held`.
+
+    Args:
+        values: [T, D].
+        held: [T, D], or [0, D] for zeros that nobody needs afterwards.
+        turn: cells of a token, mixers, and signs [D] for the rotation, or [0] for no rotation.
+        bits: [C + 8] of each cell.
+        below: [C] its scale.
+        scales: [256] what `below` stands for.
+        levels: [5, 16] of so many bits.
+        out: [N] the payload after its head.
+    """
+    cells, mixers, signs = turn
+    tokens, hidden = values.shape
+    n = len(cells)
+    work = np.empty((2, hidden), np.float32)
+    codes = np.empty(hidden + _SPARE, np.uint8)
+    scaled = np.empty(16, np.float32)
+    _pack(bits, tokens * n, _CHOICE, out)
+    at = _packed(tokens * n)
+    for cell in range(tokens * n):
+        if bits[cell]:
+            out[at] = below[cell]
+            at += 1
+    change = np.empty(hidden, np.float32)
+    for cell in range(tokens * n):
+        some = np.int64(bits[cell])
+        if not some:
+            continue
+        t, c = cell // n, cell % n
+        begin, end = cells[c, 0], cells[c, 1]
+        width = end - begin
+        row, value = change[:width], values[t, begin:end]
+        for i in range(width):
+            row[i] = value[i]
+        if len(held):
+            past = held[t, begin:end]
+            for i in range(width):
+                row[i] -= past[i]
+        flips = signs[begin:end]
+        if len(signs):
+            for i in range(width):
+                row[i] *= flips[i]
+            _mix(row, cells[c, 2], mixers[c], work[0])
+        _scaled(levels, some, scales[below[cell]], scaled)
+        _quantize(row, scaled, 1 << some, codes)
+        _pack(codes, width, some, out[at:])
+        at += cells[c, 2 + some]
+        if len(held):
+            _add(codes, scaled, flips, cells[c, 2], mixers[c], work, held[t, begin:end])
+
+
+@compiled(BYTES, types.int64, CELLS, CODES)
+def read(payload: Any, tokens: int, cells: Any, bits: Any) -> tuple[int, int]:
+    """The bits of each cell.
+
+    Args:
+        payload: what `write` wrote; at least the bits of all cells.
+        tokens: T.
+        cells: of a token.
+        bits: [C + 8] become the bits of each cell.
+
+    Returns:
+        The most bits of a cell, and bytes that such a payload must have; 0 where bits are wrong.
+    """
+    n = len(cells)
+    spare = np.empty(len(bits), np.uint8)
+    _unpack(payload, tokens * n, _CHOICE, bits, spare)
+    size = _packed(tokens * n)
+    most: Any = 0
+    for cell in range(tokens * n):
+        some = np.int64(bits[cell])
+        most = max(most, some)
+        if some:
+            size += 1 + (cells[cell % n, 2 + some] if some <= 4 else 0)
+    return most, size
+
+
+@compiled(BYTES, _TURN, CODES, FLOATS, _LEVELS, ROWS)
+def expand(payload: Any, turn: Any, bits: Any, scales: Any, levels: Any, into: Any) -> None:
+    """Add what a payload stands for to `into` [T, D]; the arguments are those of `write`."""
+    cells, mixers, signs = turn
+    tokens, hidden = into.shape
+    n = len(cells)
+    work = np.empty((2, hidden), np.float32)
+    codes = np.empty(hidden + _SPARE, np.uint8)
+    spare = np.empty(hidden + _SPARE, np.uint8)
+    scaled = np.empty(16, np.float32)
+    place = _packed(tokens * n)
+    at = place
+    for cell in range(tokens * n):
+        at += 1 if bits[cell] else 0
+    for cell in range(tokens * n):
+        some = np.int64(bits[cell])
+        if not some:
+            continue
+        t, c = cell // n, cell % n
+        begin, end = cells[c, 0], cells[c, 1]
+        _unpack(payload[at:], end - begin, some, codes, spare)
+        _scaled(levels, some, scales[payload[place]], scaled)
+        flips = signs[begin:end]
+        _add(codes, scaled, flips, cells[c, 2], mixers[c], work, into[t, begin:end])
+        place += 1
+        at += cells[c, 2 + some]
