@@ -113,7 +113,7 @@ def hidden_states(name: str) -> tuple[States, Tensor, Tensor]:
 def codecs(directions: Tensor, axes: Tensor) -> dict[str, Callable[[], Codec]]:
     """What to measure, for the hidden size of these directions and axes."""
     hidden = len(directions)
-    bands = Bands(axes[:, : hidden // 4])
+    bands = Bands(axes[:, : hidden // 6])
 
     def rotated(bits: int, **others: Any) -> Chain:
         return Chain((Rotate(),), Quantize(bits, **({"levels": "gauss"} | others)))

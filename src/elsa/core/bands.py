@@ -62,12 +62,12 @@ class Bands:
     def turn(self, values: Tensor) -> Tensor:
         """[T, D] float32 onto the axes, each band rotated within itself; a new tensor."""
         onto, off = self._reflections
-        return self.cells.rotate(values.clone()).addmm_(values @ onto, off, alpha=-1)
+        return self.cells.rotate(values).addmm_(values @ onto, off, alpha=-1)
 
     def turn_back(self, turned: Tensor) -> Tensor:
         """The inverse of `turn`."""
         onto, off = self._reflections
-        return self.cells.rotate(turned.clone()).addmm_(turned @ off.T, onto.T, alpha=-1)
+        return self.cells.rotate(turned).addmm_(turned @ off.T, onto.T, alpha=-1)
 
     @cached_property
     def _reflections(self) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -51,9 +52,10 @@ class Cells:
         return len(self.widths)
 
     def rotate(self, values: Tensor) -> Tensor:
-        """Rotate each cell of float32 values [T, D], contiguous, in place; its own inverse."""
-        kernels.mix(values.numpy(), self.spans, self.mixers)
-        return values
+        """Float32 values [T, D], contiguous, with each cell rotated; its own inverse."""
+        turned = torch.empty_like(values)
+        kernels.mix(values.numpy(), self.spans, self.mixers, turned.numpy())
+        return turned
 
 
 def _odd(width: int) -> int:

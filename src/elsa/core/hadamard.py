@@ -20,6 +20,7 @@ from functools import cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from elsa.core.codec import Frame
@@ -49,13 +50,13 @@ class Rotate:
 
     def forward(self, values: Tensor, frame: Frame) -> tuple[Tensor, bytes]:
         """Rotate [T, D]."""
-        signs = random_signs(frame.seed, values.shape[1])
+        signs = torch.from_numpy(random_signs(frame.seed, values.shape[1]))
         return mix(values * signs), seed_tag(frame.seed, values.shape[1])
 
     def inverse(self, values: Tensor, side: bytes, hidden: int, frame: Frame) -> Tensor:
         """Rotate back; raises CodecError where the sender drew from another seed."""
         check_seed(side, frame.seed, hidden, self.name)
-        return mix(values).mul_(random_signs(frame.seed, hidden))
+        return mix(values).mul_(torch.from_numpy(random_signs(frame.seed, hidden)))
 
 
 def mix(values: Tensor) -> Tensor:
@@ -66,11 +67,13 @@ def mix(values: Tensor) -> Tensor:
     return torch.matmul(left, halfway.view(tokens, len(left), len(right))).view(tokens, hidden)
 
 
-def random_signs(seed: int, count: int) -> Tensor:
+def random_signs(seed: int, count: int) -> NDArray[np.float32]:
     """[count] float32 of -1 and 1, a function of the seed alone."""
-    drawn = hashlib.shake_128(f"signs {seed}".encode()).digest(-(-count // 8))
+    drawn = b"".join(
+        hashlib.blake2b(f"signs {seed} {place}".encode()).digest() for place in range(0, count, 512)
+    )
     flips = np.unpackbits(np.frombuffer(drawn, np.uint8), count=count)
-    return torch.from_numpy(_SIGNS[flips])
+    return _SIGNS[flips]
 
 
 def seed_tag(seed: int, hidden: int) -> bytes:

@@ -153,13 +153,16 @@ def _scaled(levels: Any, bits: Any, scale: Any, out: Any) -> None:
         out[k] = np.float32(levels[bits, k] * scale)
 
 
-@compiled(ROWS, CELLS, _MIXERS)
-def mix(values: Any, cells: Any, mixers: Any) -> None:
-    """Rotate each cell of [T, D] in place; its own inverse."""
+@compiled(ROWS, CELLS, _MIXERS, ROWS)
+def mix(values: Any, cells: Any, mixers: Any, out: Any) -> None:
+    """Rotate each cell of [T, D] into `out`, another or the same; its own inverse."""
     work = np.empty(values.shape[1], np.float32)
     for t in range(len(values)):
+        row, turned = values[t], out[t]
+        for i in range(len(row)):
+            turned[i] = row[i]
         for c in range(len(cells)):
-            _mix(values[t, cells[c, 0] : cells[c, 1]], cells[c, 2], mixers[c], work)
+            _mix(turned[cells[c, 0] : cells[c, 1]], cells[c, 2], mixers[c], work)
 
 
 @inner

@@ -32,11 +32,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from elsa.core import allot
-from elsa.core.bits import pack, packed_size, unpack
 from elsa.core.codec import Frame, Packet, check_floats, take_values
 from elsa.core.samples import TAG, Known, SampleStore, check_samples, values_of
 from elsa.core.waterfill import WaterFill
@@ -98,10 +98,11 @@ class Temporal:
         """
         dtype = check_floats(packet, self.name, frame)
         known = self._lookup(frame, packet.shape[1])
-        start = packed_size(len(known), 1)
+        start = -(-len(known) // 8)
         if len(packet.payload) < start:
             raise CodecError(f"{self.name}: {len(packet.payload)} bytes for {len(known)} samples")
-        builds = unpack(packet.payload[:start], 1, len(known))
+        flags = np.frombuffer(packet.payload, np.uint8, start)
+        builds = np.unpackbits(flags, count=len(known), bitorder="little")
         known = _built_on(known, builds)
         if builds.any():
             tag, start = packet.payload[start : start + TAG], start + TAG
@@ -171,7 +172,8 @@ def _built_on(known: Sequence[Known | None], builds: NDArray[np.uint8]) -> list[
 
 
 def _head(builds: NDArray[np.uint8], known: Sequence[Known | None], frame: Frame) -> bytes:
-    return pack(builds, 1) + (_tag(known, frame) if builds.any() else b"")
+    flags = np.packbits(builds, bitorder="little").tobytes()
+    return flags + (_tag(known, frame) if builds.any() else b"")
 
 
 def _tag(known: Sequence[Known | None], frame: Frame) -> bytes:
@@ -184,6 +186,8 @@ def _tag(known: Sequence[Known | None], frame: Frame) -> bytes:
 
 def _gather(known: Sequence[Known | None], frame: Frame, hidden: int) -> Tensor:
     """What is known of all samples [T, D], float32, zeros where nothing is."""
+    if not any(known):
+        return torch.zeros(sum(frame.lengths), hidden)
     raw = [
         bytes(2 * length * hidden) if it is None else it.raw
         for it, length in zip(known, frame.lengths, strict=True)

@@ -236,7 +236,7 @@ class WaterFill:
     def _turn(self, hidden: int, frame: Frame) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """What the kernels call so; bands are rotated together with their axes."""
         cells = self.cells(hidden)
-        signs = _NO_SIGNS if self.bands else random_signs(frame.seed, hidden).numpy()
+        signs = _NO_SIGNS if self.bands else random_signs(frame.seed, hidden)
         return cells.spans, cells.mixers, signs
 
 

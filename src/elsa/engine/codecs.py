@@ -51,8 +51,8 @@ REMEMBERED = 64
 
 PRESETS: dict[str, dict[str, str]] = {
     "exact": dict.fromkeys(HOPS, EXACT),
-    "balanced": dict.fromkeys(HOPS[:2], "temporal:0.15:96") | dict.fromkeys(HOPS[2:], "fill:0.3"),
-    "tiny": dict.fromkeys(HOPS[:2], "temporal:0.3:96") | dict.fromkeys(HOPS[2:], "fill:0.5"),
+    "balanced": dict.fromkeys(HOPS[:2], "temporal:0.15:64") | dict.fromkeys(HOPS[2:], "fill:0.3"),
+    "tiny": dict.fromkeys(HOPS[:2], "temporal:0.3:64") | dict.fromkeys(HOPS[2:], "fill:0.5"),
     "paper": dict.fromkeys(HOPS, "sketch:2"),
 }
 """The codec of each hop, by preset."""

@@ -80,8 +80,8 @@ def in_planes(codes: list[int], bits: int) -> bytes:
 def test_mix_is_a_product_with_a_dense_matrix(shape: Any) -> None:
     widths, tokens, seed = shape
     values, cells = draw(widths, tokens, seed), Cells(widths)
-    found, begin = values.copy(), 0
-    kernels.mix(found, cells.spans, cells.mixers)
+    found, begin = np.empty_like(values), 0
+    kernels.mix(values, cells.spans, cells.mixers, found)
     for width in widths:
         wanted = values[:, begin : begin + width].astype(float) @ rotation(width)
         np.testing.assert_allclose(found[:, begin : begin + width], wanted, atol=1e-4)
@@ -136,7 +136,7 @@ def test_with_signs_codes_are_those_of_the_rotated_values(shape: Any) -> None:
     signs = np.random.default_rng(seed).choice(np.array([-1, 1], np.float32), hidden)
     below, none = np.zeros(tokens * n, np.uint8), np.empty(0, np.float32)
     turned = values * signs
-    kernels.mix(turned, cells.spans, cells.mixers)
+    kernels.mix(turned, cells.spans, cells.mixers, turned)
     outs = []
     for source, flips in ((values, signs), (turned, none)):
         out = np.empty(3 * values.size + 99, np.uint8)
@@ -150,6 +150,6 @@ def test_with_signs_codes_are_those_of_the_rotated_values(shape: Any) -> None:
     kernels.write(values, mine, turned_back, bits, below, OCTAVES, LEVELS, outs[0])
     kernels.expand(outs[0], turned_back, bits, OCTAVES, LEVELS, theirs)
     kernels.expand(outs[0], turn, bits, OCTAVES, LEVELS, plain)
-    kernels.mix(plain, cells.spans, cells.mixers)
+    kernels.mix(plain, cells.spans, cells.mixers, plain)
     assert np.array_equal(mine, theirs)
     np.testing.assert_allclose(theirs, plain * signs, atol=1e-5)
