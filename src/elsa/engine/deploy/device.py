@@ -22,7 +22,6 @@ from elsa.engine.directions import Directions
 from elsa.engine.machine import give_back, prepare
 from elsa.engine.parts import ModelParts, Say, columns_of, encode, load_model, model_directory
 from elsa.errors import ConfigError, LinkError, ProtocolError
-from elsa.model.checkpoint import fast_dtype
 from elsa.model.segments import initial_adapters
 from elsa.model.tokenizer import load_tokenizer
 from elsa.roles.device import Device
@@ -183,7 +182,7 @@ class _Home:
                 raise ConfigError(f"the edge sent no axes [{hidden}, {hidden}] for {hop}")
             return found
 
-        directions = Directions(axes_of, hidden, fast_dtype())
+        directions = Directions(axes_of, hidden)
         config, number = self._config, device_names(self._config).index(self._name)
         self._device = device_of(
             config,

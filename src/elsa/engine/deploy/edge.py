@@ -16,7 +16,6 @@ from elsa.engine.directions import Directions, public_directions
 from elsa.engine.machine import prepare
 from elsa.engine.parts import ModelParts, Say, load_model, model_directory
 from elsa.errors import ConfigError
-from elsa.model.checkpoint import fast_dtype
 from elsa.model.segments import initial_adapters
 from elsa.model.tokenizer import load_tokenizer
 from elsa.wire.messages import Register, Welcome
@@ -61,7 +60,7 @@ def run_edge(
     model = load_model(config, len(config.data.labels), directory)
     hidden = model.checkpoint.hidden_size
     axes = _axes(config, model)
-    directions = Directions(axes.__getitem__, hidden, fast_dtype())
+    directions = Directions(axes.__getitem__, hidden)
     codecs_of = partial(hop_codecs, config.wire, hidden, directions)
     ours = terms_of(config, model, config.data.labels)
 
@@ -101,6 +100,6 @@ def _axes(config: Config, model: ModelParts) -> dict[str, Tensor]:
         return axes[hop]
 
     in_memory = config.wire.model_copy(update={"folder": ""})
-    hop_codecs(in_memory, hidden, Directions(noted, hidden, fast_dtype()))
+    hop_codecs(in_memory, hidden, Directions(noted, hidden))
     model.segments.cache_clear()  # an edge holds no bottom and no top
     return axes
