@@ -66,7 +66,7 @@ def go_on(path: Path) -> None:
 
 
 def row(number: int, loss: float) -> RoundMetrics:
-    return RoundMetrics(number, loss, 32, *[None] * 5, *[number] * 5, 1.0, 1.0, 0)
+    return RoundMetrics(number, loss, 32, *[None] * 6, *[number] * 5, 1.0, 1.0, 0)
 
 
 def forks(path: Path) -> None:

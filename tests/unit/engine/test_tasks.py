@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
-from elsa.config.schema import Config
+from elsa.config.schema import Config, Rows
 from elsa.core.score import Tally
 from elsa.engine.build import build_federation, digests_of, open_sources
 from elsa.engine.export import export_run
@@ -38,7 +38,7 @@ def two_tasks(config: Config, folder: Path) -> Config:
         writer = csv.DictWriter(file, ["question", "kind"])
         writer.writeheader()
         writer.writerows(row for row in rows if row["kind"] in names)
-    shared = config.data.model_dump()
+    shared = config.data.model_dump(include=set(Rows.model_fields))
     tasks = (
         shared | {"name": "all", "share": 2.0},
         shared | {"name": "few", "path": str(few), "limit": 40},
