@@ -10,6 +10,7 @@ ElsaError
 │   └── SplitError               p, o, q do not fit the model
 ├── CertificateError         a certificate or its key cannot be used
 ├── AdapterError             adapter tensors do not fit the model they are meant for
+├── BehaviourError           what a model makes of the probes cannot be compared
 ├── WireError                what came over a link cannot be accepted; ends that peer's session only
 │   ├── FrameError               bytes that are no message of this protocol
 │   ├── CodecError               a packet that its codec refuses
@@ -61,6 +62,10 @@ class CertificateError(ElsaError):
 
 class AdapterError(ElsaError, ValueError):
     """Adapter tensors do not fit the model or the peer they are meant for."""
+
+
+class BehaviourError(ElsaError, ValueError):
+    """What a model makes of the probes cannot be compared with what others make of them."""
 
 
 class WireError(ElsaError):

@@ -1,0 +1,103 @@
+"""Clusters of devices that behave alike.
+
+Spectral clustering on exp(-R / median R), R the divergences of the devices' fingerprints (ELSA,
+arXiv 2601.13824). The number of clusters is given, or the eigengap says it: the k after which the
+eigenvalues of the normalised Laplacian jump most (von Luxburg 2007, arXiv 0711.0189), from 2 up:
+all devices are joined, however weakly, so the jump after the first eigenvalue says nothing.
+
+Shapes: N devices, k clusters.
+"""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.sparse.csgraph import laplacian
+from sklearn.cluster import spectral_clustering
+from sklearn.manifold import MDS
+from torch import Tensor
+
+MOST = 10
+"""Most clusters that an eigengap is looked for among."""
+
+
+@dataclass(frozen=True, eq=False)
+class Clusters:
+    """Who is with whom.
+
+    Attributes:
+        labels: [N] int64, from 0; the clusters are numbered by their first member.
+        count: k.
+    """
+
+    labels: Tensor
+    count: int
+
+    def members(self, cluster: int) -> Tensor:
+        """Numbers of the devices of a cluster, int64."""
+        return (self.labels == cluster).nonzero()[:, 0]
+
+
+def affinity(divergences: Tensor) -> Tensor:
+    """exp(-R / median R) [N, N], the median over pairs; ones where all are alike."""
+    count = len(divergences)
+    off = divergences[~torch.eye(count, dtype=torch.bool)]
+    middle = float(off.median()) if len(off) else 0.0
+    if middle <= 0:
+        return (divergences <= 0).to(torch.float64)
+    return torch.exp(-divergences / middle)
+
+
+def cluster(divergences: Tensor, count: int, seed: int) -> Clusters:
+    """Group devices by their divergences [N, N].
+
+    With more clusters than devices, each device is one. Where all devices are alike nothing tells
+    them apart: a given number of clusters is then dealt in turn, and the eigengap finds one.
+
+    Args:
+        divergences: symmetric, finite, 0 or more, with a zero diagonal.
+        count: k; 0 lets the eigengap say, up to `MOST`.
+        seed: of the k-means step.
+    """
+    devices = len(divergences)
+    alike = affinity(divergences)
+    apart = bool(divergences.any())
+    count = min(count or (_eigengap(alike) if apart else 1), devices)
+    if count <= 1:
+        return Clusters(torch.zeros(devices, dtype=torch.int64), min(devices, 1))
+    if count == devices or not apart:
+        labels = np.arange(devices) % count
+    else:
+        with warnings.catch_warnings():  # several parts are no fault; a part is a cluster then
+            warnings.filterwarnings("ignore", "Graph is not fully connected", UserWarning)
+            labels = spectral_clustering(alike.numpy(), n_clusters=count, random_state=seed)
+    return _numbered(torch.from_numpy(labels.astype(np.int64)))
+
+
+def embedding(divergences: Tensor, seed: int) -> Tensor:
+    """Points in the plane [N, 2] whose distances are like the square roots of the divergences.
+
+    Multidimensional scaling; for drawings, nothing is decided by it.
+    """
+    if len(divergences) < 3:
+        flat = torch.zeros(len(divergences), 2, dtype=torch.float64)
+        if len(divergences) == 2:
+            flat[1, 0] = divergences[0, 1].sqrt()
+        return flat
+    scaling = MDS(
+        2, metric="precomputed", init="classical_mds", n_init=1, max_iter=300, random_state=seed
+    )
+    return torch.from_numpy(scaling.fit_transform(divergences.sqrt().numpy()))
+
+
+def _eigengap(alike: Tensor) -> int:
+    if len(alike) < 3:
+        return 1
+    values = torch.linalg.eigvalsh(torch.from_numpy(laplacian(alike.numpy(), normed=True)))
+    return int(values[1 : MOST + 1].diff().argmax()) + 2
+
+
+def _numbered(labels: Tensor) -> Clusters:
+    order = {old: new for new, old in enumerate(dict.fromkeys(labels.tolist()))}
+    return Clusters(torch.tensor([order[old] for old in labels.tolist()]), len(order))
