@@ -33,6 +33,28 @@ MODES = {
         "evaluate.every=2",
     ),
 }
+CLUSTERED = (
+    "federation.devices=5",
+    "partition.min_rows=4",
+    "federation.rounds=3",
+    "network.latency_spread=1.0",
+    "cluster.strategy=behaviour",
+    "cluster.trust=true",
+    "cluster.every=1",
+    "cluster.margin=0.0",
+    "cluster.probe_count=16",
+    "cluster.dimensions=4",
+)
+MODES |= {
+    "clustered": (*CLUSTERED, "wire.preset=balanced"),
+    "mixed-few": (
+        *CLUSTERED,
+        "cluster.strategy=mixed",
+        "cluster.every=2",
+        "federation.participation=0.67",
+        "federation.trunk=shared",
+    ),
+}
 ELSA = Path(sys.executable).with_name("elsa")
 
 

@@ -177,6 +177,48 @@ class Aggregate(Section):
     adam: FedAdam = FedAdam()
 
 
+class Cluster(Section):
+    """Who goes to which edge, and whose update counts; see docs/clustering.md."""
+
+    strategy: Literal["none", "random", "latency", "behaviour", "mixed"] = "none"
+    """How devices come to edges."""
+    trust: bool = False
+    """Whether updates are weighed by how their device behaves."""
+    clusters: Annotated[int, Field(ge=0)] = 0
+    """Number of clusters; 0 lets the eigengap say."""
+    every: Annotated[int, Field(ge=0)] = 5
+    """Rounds between clusterings, the first in round 0; 0 clusters only then."""
+    latency_weight: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """lambda: how much latency counts against divergence."""
+    latency_limit_ms: Annotated[float, Field(ge=0)] = 0.0
+    """One way, between a device and its edge; 0 for none."""
+    capacity: Annotated[int, Field(ge=0)] = 0
+    """Devices that an edge takes; 0 for equal shares."""
+    margin: Annotated[float, Field(ge=0)] = 0.05
+    """What a move must gain, in units of the assignment's cost."""
+    probes: str = "nq-open"
+    """Public texts: name of an asset, or a file."""
+    probes_text: str = "text"
+    """Column of the text in that file."""
+    probe_count: Count = 128
+    dimensions: Count = 32
+    """Axes of a fingerprint."""
+    memory: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Part of the trust so far that an edge round keeps."""
+    least_trust: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Trust below which a device does not count."""
+
+    @model_validator(mode="after")
+    def _enough_probes(self) -> "Cluster":
+        if self.probe_count <= 3 * self.dimensions:
+            raise ValueError(
+                f"cluster.probe_count = {self.probe_count} is too few for cluster.dimensions = "
+                f"{self.dimensions}: more than three probes are needed for each, or a covariance "
+                "says nothing"
+            )
+        return self
+
+
 class Wire(Section):
     """How tensors cross a cut; each hop may have a codec of its own."""
 
@@ -235,6 +277,8 @@ class Network(Section):
     edge_gflops: Positive = 1000.0
     spread: Annotated[float, Field(ge=0, le=2)] = 0.3
     """Sigma of the log-normal factor by which devices differ in speed and bandwidth."""
+    latency_spread: Annotated[float, Field(ge=0, le=2)] = 0.0
+    """Sigma of the log-normal factor of the latency between each device and each edge."""
 
 
 class Deploy(Section):
@@ -266,6 +310,7 @@ class Config(Section):
     adapter: Adapter = Adapter()
     train: Train = Train()
     aggregate: Aggregate = Aggregate()
+    cluster: Cluster = Cluster()
     wire: Wire = Wire()
     ssop: SsOp = SsOp()
     attack: Attack = Attack()

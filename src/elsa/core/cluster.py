@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from scipy.sparse.csgraph import laplacian
 from sklearn.cluster import spectral_clustering
-from sklearn.manifold import MDS
 from torch import Tensor
 
 MOST = 10
@@ -75,20 +74,21 @@ def cluster(divergences: Tensor, count: int, seed: int) -> Clusters:
     return _numbered(torch.from_numpy(labels.astype(np.int64)))
 
 
-def embedding(divergences: Tensor, seed: int) -> Tensor:
+def embedding(divergences: Tensor) -> Tensor:
     """Points in the plane [N, 2] whose distances are like the square roots of the divergences.
 
-    Multidimensional scaling; for drawings, nothing is decided by it.
+    Classical scaling (Torgerson 1952), for drawings; nothing is decided by it. What no plane can
+    hold is left out, and one axis is zero where a line holds all.
     """
-    if len(divergences) < 3:
-        flat = torch.zeros(len(divergences), 2, dtype=torch.float64)
-        if len(divergences) == 2:
-            flat[1, 0] = divergences[0, 1].sqrt()
-        return flat
-    scaling = MDS(
-        2, metric="precomputed", init="classical_mds", n_init=1, max_iter=300, random_state=seed
-    )
-    return torch.from_numpy(scaling.fit_transform(divergences.sqrt().numpy()))
+    count = len(divergences)
+    centre = torch.eye(count, dtype=torch.float64) - 1 / max(count, 1)
+    values, vectors = torch.linalg.eigh(-centre @ divergences @ centre / 2)
+    found = torch.zeros(count, 2, dtype=torch.float64)
+    for axis in range(min(count, 2)):
+        vector = vectors[:, -1 - axis]
+        turn = vector[vector.abs().argmax()].sign()
+        found[:, axis] = turn * vector * values[-1 - axis].clamp(min=0).sqrt()
+    return found
 
 
 def _eigengap(alike: Tensor) -> int:

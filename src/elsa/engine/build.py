@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 from torch import Tensor
@@ -19,10 +19,11 @@ from elsa.data.batches import Examples
 from elsa.data.partition import Rows, partition
 from elsa.data.unusual import set_apart
 from elsa.engine.aggregation import cloud_mean, device_rank, edge_mean, server_optimizer
-from elsa.engine.clock import device_speeds
+from elsa.engine.clock import device_speeds, latencies
 from elsa.engine.codecs import adapters_sent, hop_codecs
 from elsa.engine.directions import public_directions
 from elsa.engine.federation import Federation
+from elsa.engine.grouping import overseer_of
 from elsa.engine.parts import (
     ModelParts,
     Say,
@@ -34,6 +35,7 @@ from elsa.engine.parts import (
     table_digest,
 )
 from elsa.engine.poison import plot_of, poisoned, poisoned_rows
+from elsa.engine.probes import open_probing
 from elsa.engine.tasks import TaskParts, data_of, devices_of, load_models
 from elsa.model.segments import initial_adapters
 from elsa.model.tokenizer import Tokenizer, load_tokenizer
@@ -42,7 +44,9 @@ from elsa.roles.cloud import Cloud, Schedule
 from elsa.roles.device import Device, DeviceSettings
 from elsa.roles.edge import Edge, EdgeModel
 from elsa.roles.learner import OptimizerSettings
+from elsa.roles.overseer import Overseer
 from elsa.roles.perturb import Perturbation
+from elsa.roles.probing import Probing
 from elsa.roles.trunk import PerDeviceTrunk, SharedTrunk, TrunkAdapters
 from elsa.wire.meter import Meter
 from elsa.wire.transport import Layer
@@ -110,22 +114,24 @@ def build_federation(config: Config, sources: Sources, layers: Sequence[Layer] =
     """
     model, seed = sources.model, config.run.seed
     split = Split.of(model.checkpoint.blocks, config.split.bottom, config.split.top)
-    assignment = assignment_of(config)
-    names = device_names(config)
+    names, edge_names = device_names(config), list(assignment_of(config))
+    seconds = latencies(config.network, names, edge_names, seed)
+    overseer = overseer_of(config, names, edge_names, seconds)
+    models = {task.name: task.model for task in sources.tasks}
+    probing = cache(partial(open_probing, config, models, sources.tokenizer))
     directions = public_directions(config, model, sources.tokenizer)
     codecs_of = partial(hop_codecs, config.wire, model.checkpoint.hidden_size, directions)
     meter = Meter()
     return Federation(
         config=config,
-        cloud=cloud_of(config, _initial(sources, seed)),
-        edges={name: edge_of(config, model, name, codecs_of) for name in assignment},
+        cloud=cloud_of(config, _initial(sources, seed), overseer),
+        edges={name: edge_of(config, model, name, codecs_of, probing) for name in edge_names},
         devices=_devices(config, sources, names, codecs_of),
         testers={
-            next(iter(assignment)): [
-                _tester(config, sources, task, codecs_of) for task in sources.tasks
-            ]
+            edge_names[0]: [_tester(config, sources, task, codecs_of) for task in sources.tasks]
         },
         speeds=device_speeds(config.network, names, seed),
+        latencies=seconds,
         shape=max((task.model.shape(split) for task in sources.tasks), key=_head_weights),
         meter=meter,
         layers=(meter, *layers),
@@ -143,12 +149,14 @@ def assignment_of(config: Config) -> dict[str, list[str]]:
     return {edge: names[number :: len(edges)] for number, edge in enumerate(edges)}
 
 
-def cloud_of(config: Config, adapters: Mapping[str, Tensor]) -> Cloud:
-    """The cloud, with the adapters that everybody starts from."""
+def cloud_of(
+    config: Config, adapters: Mapping[str, Tensor], overseer: Overseer | None = None
+) -> Cloud:
+    """The cloud, with the adapters that everybody starts from; `overseer` says who is where."""
     federation = config.federation
     return Cloud(
         adapters,
-        assignment_of(config),
+        overseer.assignment() if overseer else assignment_of(config),
         Schedule(
             federation.edge_rounds,
             federation.local_steps,
@@ -158,13 +166,18 @@ def cloud_of(config: Config, adapters: Mapping[str, Tensor]) -> Cloud:
         adapters_sent(config.wire),
         cloud_mean(config.aggregate, config.adapter),
         server_optimizer(config.aggregate),
+        overseer,
     )
 
 
 def edge_of(
-    config: Config, model: ModelParts, name: str, codecs_of: Callable[[str], HopCodecs]
+    config: Config,
+    model: ModelParts,
+    name: str,
+    codecs_of: Callable[[str], HopCodecs],
+    probing: Callable[[], Probing] | None = None,
 ) -> Edge:
-    """An edge; `codecs_of` makes codecs, given "<edge>/<device>"."""
+    """An edge; `codecs_of` makes codecs, given "<edge>/<device>", and `probing` opens the probes."""
     edge_model = EdgeModel(
         model.checkpoint.blocks,
         model.checkpoint.hidden_size,
@@ -173,6 +186,7 @@ def edge_of(
         config.run.seed,
         model.checkpoint.dtype,
         adapters_sent(config.wire),
+        probing,
     )
     trunks = _TRUNKS[config.federation.trunk](_optimizer(config))
     mean = edge_mean(config.aggregate, config.adapter)

@@ -19,6 +19,9 @@ from elsa.core.cost import ModelShape, block_backward_flops, block_flops, head_f
 from elsa.core.split import Split
 from elsa.wire.messages import Activations, Gradients, Message
 
+_LATENCY = int.from_bytes(b"far")
+"""Keeps the draw of latencies apart from every other draw of the seed."""
+
 
 @dataclass(frozen=True)
 class Speed:
@@ -46,6 +49,23 @@ def device_speeds(network: Network, devices: Sequence[str], seed: int) -> dict[s
             latency=link.latency_ms / 1e3,
         )
         for device, (compute, width) in zip(devices, factors, strict=True)
+    }
+
+
+def latencies(
+    network: Network, devices: Sequence[str], edges: Sequence[str], seed: int
+) -> dict[tuple[str, str], float]:
+    """Seconds one way between each device and each edge: the declared ones times a factor.
+
+    The factor is log-normal with median 1, drawn from the seed apart from the speeds.
+    """
+    rng = np.random.default_rng((seed, len(devices), len(edges), _LATENCY))
+    factors = np.exp(network.latency_spread * rng.standard_normal((len(devices), len(edges))))
+    seconds = network.device_edge.latency_ms / 1e3
+    return {
+        (device, edge): seconds * float(factors[row, column])
+        for row, device in enumerate(devices)
+        for column, edge in enumerate(edges)
     }
 
 

@@ -28,6 +28,7 @@ class Federation:
         devices: by name, those that train.
         testers: by edge name, devices that hold the common test rows and only evaluate.
         speeds: of each device, for the virtual clock.
+        latencies: seconds one way, by device and edge.
         shape: what the model's cost depends on.
         meter: counts all links.
         layers: of every link, the meter among them.
@@ -39,6 +40,7 @@ class Federation:
     devices: Mapping[str, Device | Attacker]
     testers: Mapping[str, Sequence[Device]]
     speeds: Mapping[str, Speed]
+    latencies: Mapping[tuple[str, str], float]
     shape: ModelShape
     meter: Meter
     layers: Sequence[Layer]

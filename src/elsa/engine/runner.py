@@ -2,14 +2,16 @@
 
 import resource
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from time import monotonic
 from typing import Any, Protocol
 
+import numpy as np
 from torch import Tensor
 
 from elsa.config.schema import Config
+from elsa.core.cluster import embedding
 from elsa.core.score import Tally
 from elsa.engine.build import Sources, tester_of
 from elsa.engine.export import export_adapters
@@ -22,6 +24,7 @@ from elsa.record.directory import RunDirectory
 from elsa.record.events import Event
 from elsa.record.metrics import RoundMetrics
 from elsa.roles.cloud import Cloud
+from elsa.roles.overseer import Regrouping, Standing
 from elsa.wire.messages import DeviceReport
 from elsa.wire.meter import Meter
 
@@ -123,7 +126,8 @@ class Runner:
         self._directory = directory
         self._listen = listen
         self._stop = stop
-        self._rounds = play(Watch(self._tick, self._device, self._unheard))
+        watch = Watch(self._tick, self._device, self._unheard, self._judged, self._regrouped)
+        self._rounds = play(watch)
         self._totals = Totals()
         self._before = 0.0
         self._resumed = False
@@ -133,6 +137,7 @@ class Runner:
         """Go on from a checkpoint of this run; its logs are cut back to it."""
         state = checkpoint.state
         self._resumed = True
+        self._federation.cloud.restore_standings(state["standings"])
         self._federation.restore(checkpoint.round, checkpoint.tensors, state["positions"])
         self._federation.meter.restore(state["meter"])
         self._totals = Totals(**state["totals"])
@@ -155,6 +160,8 @@ class Runner:
             if not self._resumed:
                 shape = self._config.federation
                 self._emit(events.RunStarted(0, rounds, shape.devices, shape.edges))
+                for place in cloud.places:
+                    self._emit(events.DevicePlaced(-1, **asdict(place)))
                 self._save()
             while cloud.round < rounds:
                 self._round()
@@ -229,6 +236,7 @@ class Runner:
         )
         state = {
             "positions": federation.positions(),
+            "standings": federation.cloud.standings(),
             "meter": federation.meter.state(),
             "totals": asdict(self._totals),
             "labels": self._sources.labels(),
@@ -284,6 +292,27 @@ class Runner:
     def _unheard(self, edge: str, device: str, reason: str) -> None:
         number = self._federation.cloud.round - 1
         self._emit(events.DeviceLost(number, edge, device, f"in evaluation: {reason}"))
+
+    def _judged(self, edge_round: int, standings: Sequence[Standing]) -> None:
+        number = self._federation.cloud.round
+        for standing in standings:
+            self._emit(events.DeviceJudged(number, edge_round, **asdict(standing)))
+
+    def _regrouped(self, made: Regrouping) -> None:
+        name = f"clusters/round-{made.round:06d}.npz"
+        arrays = {
+            "devices": np.array(made.devices),
+            "labels": np.array(made.labels, np.int64),
+            "divergences": made.divergences.numpy(),
+            "plane": embedding(made.divergences).numpy(),
+        }
+        self._directory.write_arrays(name, arrays)
+        moved = sum(place.edge not in ("", place.before) for place in made.places)
+        nowhere = sum(not place.edge for place in made.places)
+        clusters = len(set(made.labels))
+        self._emit(events.Clustered(made.round, clusters, moved, nowhere, name))
+        for place in made.places:
+            self._emit(events.DevicePlaced(made.round, **asdict(place)))
 
     def _tick(self) -> None:
         if self._stop():

@@ -3,8 +3,8 @@
 One frozen backbone serves every device; a virtual clock says how long the round would have taken.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from elsa.core.score import Tally
 from elsa.engine.clock import Trace, cloud_seconds, finish_times
@@ -16,15 +16,18 @@ from elsa.roles.cloud import tallies
 from elsa.roles.device import Device
 from elsa.roles.edge import Edge
 from elsa.roles.exchange import expect
+from elsa.roles.overseer import Regrouping, Standing
 from elsa.wire.inprocess import InProcess
 from elsa.wire.layers import Observe
 from elsa.wire.messages import (
+    Behaviours,
     DeviceReport,
     EdgeScores,
     EdgeUpdate,
     EvaluationOrder,
     Message,
     RoundOrder,
+    Verdicts,
 )
 from elsa.wire.transport import Layer, Link
 
@@ -61,11 +64,24 @@ class Watch:
         tick: after every exchange; may raise Interrupted.
         device: after every device's edge round.
         unheard: edge, device and reason, where a device was lost in an evaluation.
+        judged: edge round, and how each device that ended it stands.
+        regrouped: when devices were given their edges anew.
     """
 
     tick: Callable[[], None] = field(default=lambda: None)
     device: Callable[[DeviceRound], None] = field(default=lambda _: None)
     unheard: Callable[[str, str, str], None] = field(default=lambda *_: None)
+    judged: Callable[[int, Sequence[Standing]], None] = field(default=lambda *_: None)
+    regrouped: Callable[[Regrouping], None] = field(default=lambda _: None)
+
+
+@dataclass
+class _Running:
+    """How far an edge is with its order."""
+
+    order: RoundOrder
+    edge_round: int = 0
+    lost: set[str] = field(default_factory=set)
 
 
 class Simulation:
@@ -80,18 +96,31 @@ class Simulation:
         self.seconds = 0.0
         self._watch = watch or Watch()
         self._edge_seconds = 0.0
+        self._running: dict[str, _Running] = {}
         self._lockstep = federation.config.federation.trunk == "shared"
 
     def train_round(self) -> list[DeviceReport]:
         """One global round: orders out, edge rounds, updates back, the mean taken."""
         cloud = self.federation.cloud
-        slowest = 0.0
-        for name, order in cloud.orders().items():
-            update, there_and_back = self._ask_edge(name, order)
-            cloud.receive(name, expect(EdgeUpdate, update))
-            slowest = max(slowest, there_and_back + self._edge_seconds)
-        self.seconds += slowest
-        return cloud.close_round()
+        asked: Mapping[str, RoundOrder | Verdicts] = cloud.orders()
+        while asked:
+            slowest, behaviours = 0.0, {}
+            for name, request in asked.items():
+                reply, there_and_back = self._ask_edge(name, request)
+                slowest = max(slowest, there_and_back + self._edge_seconds)
+                if isinstance(reply, Behaviours):
+                    behaviours[name] = reply
+                else:
+                    cloud.receive(name, expect(EdgeUpdate, reply))
+            self.seconds += slowest
+            asked, standings = cloud.judge(behaviours) if behaviours else ({}, ())
+            if standings:
+                self._watch.judged(next(iter(behaviours.values())).edge_round, standings)
+        reports = cloud.close_round()
+        regrouping = cloud.regroup()
+        if regrouping is not None:
+            self._watch.regrouped(regrouping)
+        return reports
 
     def evaluate(self) -> dict[str, Tally]:
         """What each device, testers included, counts with the global adapters."""
@@ -110,14 +139,21 @@ class Simulation:
             meter.phase = "train"
         return tallies(answers)
 
-    def _ask_edge(self, name: str, order: RoundOrder | EvaluationOrder) -> tuple[Message, float]:
+    def _ask_edge(
+        self, name: str, order: RoundOrder | Verdicts | EvaluationOrder
+    ) -> tuple[Message, float]:
         """The edge's answer, and the simulated seconds that both were on their way."""
         edge, network = self.federation.edges[name], self.federation.config.network
         moving = [0.0]
 
         def handle(_: str, request: Message) -> Message:
             if isinstance(request, RoundOrder):
-                return self._run_round(edge, request)
+                edge.open(request)
+                self._running[name] = _Running(request)
+                return self._run_round(edge)
+            if isinstance(request, Verdicts):
+                edge.settle(request)
+                return self._run_round(edge)
             return self._run_evaluation(edge, expect(EvaluationOrder, request))
 
         def see(_: Message, up: int, down: int) -> None:
@@ -127,13 +163,18 @@ class Simulation:
         answer = InProcess(handle, Link("edge_cloud", name, CLOUD), layers).call(order)
         return answer, moving[0]
 
-    def _run_round(self, edge: Edge, order: RoundOrder) -> EdgeUpdate | EdgeScores:
-        edge.open(order)
-        self._edge_seconds = 0.0
-        lost: set[str] = set()
-        for edge_round in range(order.edge_rounds):
-            taking_part = [name for name in order.devices if name not in lost]
-            lost |= self._run_edge_round(edge, order, edge_round, taking_part)
+    def _run_round(self, edge: Edge) -> EdgeUpdate | EdgeScores | Behaviours:
+        """Edge rounds until one is watched, or until the last."""
+        running, self._edge_seconds = self._running[edge.name], 0.0
+        while running.edge_round < running.order.edge_rounds:
+            order = running.order
+            taking_part = [name for name in order.devices if name not in running.lost]
+            running.lost |= self._run_edge_round(edge, order, running.edge_round, taking_part)
+            running.edge_round += 1
+            if edge.watched:
+                behaviours = edge.behaviours()
+                running.lost |= set(taking_part) - {it.device for it in behaviours.behaviours}
+                return behaviours
             edge.close_edge_round()
         return edge.close()
 
@@ -143,7 +184,7 @@ class Simulation:
         talks, traces = [], []
         for name in names:
             device = self.federation.devices[name]
-            trace = self._trace(device)
+            trace = self._trace(device, edge)
             link = self._link(edge, name, Observe(trace.exchanged))
             exchange = device.train(order.round, edge_round)
             talks.append(Conversation(exchange, link, _losing(edge, name)))
@@ -183,12 +224,15 @@ class Simulation:
         link = Link("device_edge", device, edge.name)
         return InProcess(edge.handle, link, (*self.federation.layers, *layers), edge.lose)
 
-    def _trace(self, device: Device | Attacker) -> Trace:
+    def _trace(self, device: Device | Attacker, edge: Edge) -> Trace:
         federation = self.federation
         return Trace(
             shape=federation.shape,
             split=device.segments.split,
-            speed=federation.speeds[device.name],
+            speed=replace(
+                federation.speeds[device.name],
+                latency=federation.latencies[device.name, edge.name],
+            ),
             edge_flops=federation.config.network.edge_gflops * 1e9,
             lockstep=self._lockstep,
         )

@@ -140,6 +140,18 @@ class Top(_Ended):
     def _inputs(self, hidden: Tensor, mask: Tensor | None) -> dict[str, Any]:
         return {"inputs_embeds": hidden, "attention_mask": self._mask(mask)}
 
+    def states(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
+        """h2 [B, S, D] -> pooled final hidden states [B, D], float32, as no head has seen them.
+
+        Pooled as the task's head pools; over a language model's tokens, the mean.
+        """
+        self._ready()
+        with self._precision(hidden.device):
+            inputs = {"inputs_embeds": hidden, "attention_mask": self._mask(mask)}
+            final = self.model.base_model(**inputs).last_hidden_state
+        pooling = self.task.pooling if isinstance(self.task, Classification) else "mean"
+        return heads.pool(final.float(), mask, pooling)
+
 
 class Whole(_Ended):
     """The unsplit model: what bottom, trunk and top together must equal."""

@@ -4,8 +4,10 @@ manifest.json   what it was started with        metrics.csv    a row a round
 events.jsonl    what happened                   tensorboard/   the same for TensorBoard
 checkpoint/     the last two states             summary.json   the result
 adapter/        the PEFT adapter                lock           held by the process that writes
+clusters/       divergences after each clustering, and points in the plane, as .npz
 """
 
+import io
 import json
 import math
 from collections.abc import Mapping
@@ -13,6 +15,8 @@ from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+import numpy as np
 
 from elsa.errors import RunError
 from elsa.record.atomic import sweep, write_atomically
@@ -129,6 +133,21 @@ class RunDirectory:
         offsets = offsets or {}
         self.events.cut(offsets.get("events", 0))
         self.metrics.cut(offsets.get("metrics", 0))
+
+    def write_arrays(self, name: str, arrays: Mapping[str, Any]) -> None:
+        """Write arrays to the file `name`, an .npz below the folder; equal ones, equal bytes.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        content = io.BytesIO()
+        np.savez_compressed(content, **arrays)
+        path = self.path / name
+        try:
+            path.parent.mkdir(exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{path.parent}: cannot be made: {error.strerror}") from error
+        write_atomically(path, content.getvalue())
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json; a number that is not finite becomes null.

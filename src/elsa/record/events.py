@@ -120,6 +120,61 @@ class TaskEvaluated:
 
 
 @dataclass(frozen=True)
+class DevicePlaced:
+    """A device was given an edge, or none (then `edge` is empty), and why.
+
+    `round` is the one after which it was decided, -1 before the first; `before` is its edge until
+    then; `cluster` is -1 without one; `cost` is that of the assignment.
+    """
+
+    round: int
+    device: str
+    edge: str
+    before: str
+    cluster: int
+    cost: float
+    why: str
+    kind: Literal["device_placed"] = "device_placed"
+
+
+@dataclass(frozen=True)
+class Clustered:
+    """Devices were clustered after a round; `file` in the run directory holds the divergences."""
+
+    round: int
+    clusters: int
+    moved: int
+    left_out: int
+    file: str
+    kind: Literal["clustered"] = "clustered"
+
+
+@dataclass(frozen=True)
+class DeviceJudged:
+    """How a device stands after an edge round that was watched.
+
+    Attributes:
+        cluster: its own; -1 if it has none.
+        step: agreement of its update with those of others at its task, -1 to 1 or so.
+        prediction: the same for how its predictions on the probes moved.
+        trust: smoothed over edge rounds, 0 to 1.
+        weight: what its rows were multiplied by in this average; 0 if it was cut.
+        reason: why it is not fully trusted; empty if it is.
+    """
+
+    round: int
+    edge_round: int
+    device: str
+    cluster: int
+    step: float
+    prediction: float
+    trust: float
+    weight: float
+    reason: str = ""
+    kind: Literal["device_judged"] = "device_judged"
+
+
+@dataclass(frozen=True)
 class CheckpointSaved:
     """The state after a round lies whole on the disk."""
 
@@ -154,6 +209,9 @@ Event = (
     | RoundFinished
     | Evaluated
     | TaskEvaluated
+    | DevicePlaced
+    | Clustered
+    | DeviceJudged
     | CheckpointSaved
     | Interrupted
     | RunFinished

@@ -8,6 +8,7 @@ Other means and a server optimizer may take the place of this one.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -18,13 +19,16 @@ from elsa.core.score import Tally
 from elsa.core.serveropt import FedAdam
 from elsa.errors import AdapterError, ProtocolError
 from elsa.model.adapters import head_of
+from elsa.roles.overseer import Overseer, Place, Regrouping, Standing
 from elsa.roles.parcel import Sent, unwrap, wrap
 from elsa.wire.messages import (
+    Behaviours,
     DeviceReport,
     EdgeScores,
     EdgeUpdate,
     EvaluationOrder,
     RoundOrder,
+    Verdicts,
 )
 
 
@@ -56,6 +60,7 @@ class Cloud:
         sent: Sent = "float32",
         new_mean: NewMean = WeightedMean,
         server: FedAdam | None = None,
+        overseer: Overseer | None = None,
     ) -> None:
         """Set up.
 
@@ -66,9 +71,11 @@ class Cloud:
             sent: how adapters travel.
             new_mean: makes a round's mean over edges.
             server: steps from the old adapters towards the mean; None takes the mean itself.
+            overseer: judges devices, and may assign them anew; None leaves all as it is.
         """
         self.adapters = dict(adapters)
         self.assignment = {edge: tuple(devices) for edge, devices in assignment.items()}
+        self._overseer = overseer
         self.round = 0
         self._schedule = schedule
         self._sent = sent
@@ -80,6 +87,9 @@ class Cloud:
 
     def orders(self) -> dict[str, RoundOrder]:
         """The orders of this round, for each edge that has a participant."""
+        watched, fingerprints = 0, False
+        if self._overseer:
+            watched, fingerprints = self._overseer.asks(self.round, self._schedule.edge_rounds)
         chosen, adapters = self.participants(), wrap(self.adapters, self._sent)
         return {
             edge: RoundOrder(
@@ -88,6 +98,8 @@ class Cloud:
                 local_steps=self._schedule.local_steps,
                 devices=tuple(device for device in devices if device in chosen),
                 adapters=adapters,
+                watched=watched,
+                fingerprints=fingerprints,
             )
             for edge, devices in self.assignment.items()
             if chosen.intersection(devices)
@@ -100,6 +112,49 @@ class Cloud:
             edge: EvaluationOrder(self.round, (*devices, *extra.get(edge, ())), adapters)
             for edge, devices in self.assignment.items()
         }
+
+    def judge(
+        self, behaviours: Mapping[str, Behaviours]
+    ) -> tuple[dict[str, Verdicts], tuple[Standing, ...]]:
+        """Answer what the edges report at the end of an edge round; see `Overseer.judge`.
+
+        Raises:
+            ProtocolError: nobody asked, or one reports of another global round, or of a device not
+                its own.
+        """
+        if self._overseer is None:
+            raise ProtocolError(f"edge {min(behaviours)} sent behaviours that nobody asked for")
+        for edge, each in behaviours.items():
+            if each.round != self.round:
+                raise ProtocolError(
+                    f"edge {edge} sent behaviours of round {each.round}; {self.round} is due"
+                )
+            strangers = {it.device for it in each.behaviours} - set(self.assignment[edge])
+            if strangers:
+                raise ProtocolError(f"edge {edge} reports of device {min(strangers)}, not its own")
+        return self._overseer.judge(behaviours)
+
+    def regroup(self) -> Regrouping | None:
+        """Assign devices to edges anew after the round that was closed, if that is due."""
+        made = self._overseer.regroup(self.round - 1) if self._overseer else None
+        if self._overseer and made:
+            self.assignment = self._overseer.assignment()
+        return made
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Where devices begin, and why; empty where nobody oversees them."""
+        return self._overseer.first.places if self._overseer else ()
+
+    def standings(self) -> dict[str, Any]:
+        """What it knows of devices, as plain values for a checkpoint."""
+        return self._overseer.state() if self._overseer else {}
+
+    def restore_standings(self, state: Mapping[str, Any]) -> None:
+        """Go on from an earlier `standings`."""
+        if self._overseer:
+            self._overseer.restore(state)
+            self.assignment = self._overseer.assignment()
 
     def receive(self, edge: str, update: EdgeUpdate) -> None:
         """Add what an edge reports to this round's mean.

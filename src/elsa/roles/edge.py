@@ -12,8 +12,7 @@ round; the others are not touched. Shapes: T tokens of a batch without padding, 
 """
 
 import hashlib
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast, get_args
 
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from elsa.core.aggregate import Mean, NewMean, WeightedMean
-from elsa.core.codec import HopCodecs
+from elsa.core.codec import HopCodecs, all_finite
 from elsa.core.lowrank import cut, padded, rank_of
 from elsa.core.ragged import (
     Reach,
@@ -32,15 +31,17 @@ from elsa.core.ragged import (
     unpack,
 )
 from elsa.core.split import Split
-from elsa.errors import AdapterError, CacheMiss, CodecError, ProtocolError
+from elsa.errors import AdapterError, BehaviourError, CacheMiss, CodecError, ProtocolError
 from elsa.model.adapters import head_of
 from elsa.model.segments import Trunk
 from elsa.roles.hops import Hops
 from elsa.roles.parcel import Sent, unwrap, wrap
+from elsa.roles.probing import Probing
 from elsa.roles.trunk import TrunkAdapters
 from elsa.wire.messages import (
     Accepted,
     Activations,
+    Behaviours,
     DeviceReport,
     DeviceScore,
     EdgeScores,
@@ -55,6 +56,7 @@ from elsa.wire.messages import (
     RoundOrder,
     Score,
     Update,
+    Verdicts,
 )
 
 
@@ -70,6 +72,7 @@ class EdgeModel:
         seed: from which each session's seed is drawn.
         dtype: in which it computes, and its devices too.
         sent: how adapters travel.
+        probing: opens the public probes, for edge rounds that are watched.
     """
 
     blocks: int
@@ -79,6 +82,7 @@ class EdgeModel:
     seed: int
     dtype: torch.dtype = torch.float32
     sent: Sent = "float32"
+    probing: Callable[[], Probing] | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,7 @@ class _Pending:
 
 @dataclass
 class _Session:
+    split: Split
     trunk: Trunk
     parameters: Mapping[str, nn.Parameter]
     training: bool
@@ -115,6 +120,15 @@ class _Standing:
     head: str = ""
 
 
+@dataclass(frozen=True)
+class _Held:
+    """An update that waits for its verdict."""
+
+    adapters: Mapping[str, Tensor]
+    rows: int
+    split: Split
+
+
 @dataclass
 class _Round:
     order: RoundOrder | EvaluationOrder
@@ -125,6 +139,8 @@ class _Round:
     heads: dict[str, float] = field(default_factory=dict)
     sessions: dict[str, _Session] = field(default_factory=dict)
     finished: set[str] = field(default_factory=set)
+    held: dict[str, _Held] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
     standings: dict[str, _Standing] = field(default_factory=dict)
     scores: dict[str, DeviceScore] = field(default_factory=dict)
 
@@ -170,17 +186,64 @@ class Edge:
         """Average what the devices sent; the next edge round starts from it."""
         current = self._current
         self._trunks.close(current.mean)
-        rows = sum(current.standings[name].rows for name in current.finished)
-        if rows:  # else nothing was averaged, and what the edge round before gave stands
-            current.weight = float(rows)
-        current.heads |= _rows_by_head(current.standings[name] for name in current.finished)
+        if current.weights:  # else nothing was averaged: what the edge round before gave stands
+            current.weight = sum(current.weights.values())
+        current.heads |= _weight_by_head(current)
         current.adapters = current.mean.result(otherwise=current.adapters)
         current.mean = self._new_mean()
-        current.sessions.clear()
-        current.finished.clear()
+        for gone in (current.sessions, current.finished, current.held, current.weights):
+            gone.clear()
         current.edge_round += 1
         remaining = [name for name, standing in current.standings.items() if not standing.lost]
         self._trunks.open(current.adapters, remaining)
+
+    @property
+    def watched(self) -> bool:
+        """Whether the edge round must end with `behaviours` and `settle`."""
+        order = self._current.order
+        return isinstance(order, RoundOrder) and self._current.edge_round < order.watched
+
+    def behaviours(self) -> Behaviours:
+        """What the adapters that the devices sent make of the probes; `settle` goes on.
+
+        A device whose answers are not finite is left out of the rest of the round.
+        """
+        current = self._current
+        if self._model.probing is None or not isinstance(current.order, RoundOrder):
+            raise ProtocolError(f"edge {self.name} has no probes to watch devices with")
+        probing, seen = self._model.probing(), []
+        whole = current.order.fingerprints and current.edge_round == 0
+        for peer, held in list(current.held.items()):
+            start = current.adapters
+            adapters = {**start, **held.adapters, **self._trunks.adapters(peer)}
+            try:
+                head = current.standings[peer].head
+                told = probing.behaviour(peer, head, held.split, start, adapters, whole=whole)
+                seen.append(told)
+            except BehaviourError as error:
+                del current.held[peer]
+                self.lose(peer, f"{type(error).__name__}: {error}")
+        return Behaviours(current.order.round, current.edge_round, tuple(seen))
+
+    def settle(self, verdicts: Verdicts) -> None:
+        """Average what the devices sent as far as they are trusted; see `close_edge_round`.
+
+        Raises:
+            ProtocolError: the verdicts are of another edge round, or of other devices.
+        """
+        current = self._current
+        if (verdicts.round, verdicts.edge_round) != (current.order.round, current.edge_round):
+            raise ProtocolError(
+                f"verdicts of round {verdicts.round}.{verdicts.edge_round} came where "
+                f"{current.order.round}.{current.edge_round} was due"
+            )
+        trust = {it.device: it.trust for it in verdicts.verdicts}
+        if trust.keys() != current.held.keys():
+            odd = sorted(trust.keys() ^ current.held.keys())
+            raise ProtocolError(f"verdicts lack or add device {', '.join(odd[:3])}")
+        for peer, held in current.held.items():
+            self._enter(peer, held, trust[peer])
+        self.close_edge_round()
 
     def close(self) -> EdgeUpdate | EdgeScores:
         """End the order: what its devices learned, or how well they did."""
@@ -228,7 +291,7 @@ class Edge:
             return
         self._round.sessions.pop(peer, None)
         self._round.standings[peer].lost = reason
-        if isinstance(self._round.order, RoundOrder):
+        if isinstance(self._round.order, RoundOrder) and peer not in self._round.held:
             self._trunks.lose(peer)
 
     def memory(self) -> dict[str, Tensor]:
@@ -312,6 +375,7 @@ class Edge:
         reach = cast(Reach, request.reach)
         hops = Hops(self._codecs_of(peer), seed, self._model.hidden)
         current.sessions[peer] = _Session(
+            split,
             trunk,
             parameters,
             training,
@@ -439,8 +503,13 @@ class Edge:
                     f"not {list(session.shapes[name])}"
                 )
         adapters = padded(unwrap(request.adapters), rank_of(current.adapters))
-        current.mean.add(adapters, request.rows, peer)
-        self._trunks.contribute(peer, request.rows, current.mean)
+        held = _Held(adapters, request.rows, session.split)
+        if self.watched:
+            if not all(all_finite(value) for value in held.adapters.values()):
+                raise AdapterError(f"device {peer}: update holds NaN or infinity")
+            current.held[peer] = held
+        else:
+            self._enter(peer, held, 1.0)
         del current.sessions[peer]
         current.finished.add(peer)
         standing = current.standings[peer]
@@ -449,6 +518,17 @@ class Edge:
         standing.samples += request.samples
         standing.loss += request.loss * request.samples
         return Accepted()
+
+    def _enter(self, peer: str, held: _Held, trust: float) -> None:
+        """Let a device's update count, by its rows and its trust; without trust it is dropped."""
+        current = self._current
+        weight = held.rows * trust
+        if weight > 0:
+            current.mean.add(held.adapters, weight, peer)
+            self._trunks.contribute(peer, weight, current.mean)
+            current.weights[peer] = float(weight)
+        else:
+            self._trunks.lose(peer)
 
     def _take_score(self, peer: str, request: Score) -> Accepted:
         self._session(peer)
@@ -463,9 +543,10 @@ class Edge:
         return Accepted()
 
 
-def _rows_by_head(standings: Iterable[_Standing]) -> dict[str, float]:
-    """Rows behind the head of each task, sorted by task."""
-    rows = Counter[str]()
-    for it in standings:
-        rows[it.head] += it.rows
-    return {head: float(rows[head]) for head in sorted(rows) if head and rows[head]}
+def _weight_by_head(current: _Round) -> dict[str, float]:
+    """Weight behind the head of each task in an edge round, sorted by task."""
+    behind: dict[str, float] = {}
+    for peer, weight in current.weights.items():
+        head = current.standings[peer].head
+        behind[head] = behind.get(head, 0.0) + weight
+    return {head: behind[head] for head in sorted(behind) if head}

@@ -41,6 +41,10 @@ class TrunkAdapters(Protocol):
         """Go on without `peer` in this edge round."""
         ...
 
+    def adapters(self, peer: str) -> Mapping[str, Tensor]:
+        """The trunk adapters as `peer`'s local steps left them."""
+        ...
+
     def contribute(self, peer: str, weight: float, mean: Mean) -> None:
         """Enter `peer`'s trunk adapters into the edge's mean."""
         ...
@@ -95,6 +99,10 @@ class PerDeviceTrunk:
     def lose(self, peer: str) -> None:
         """Drop the device's copy."""
         self._learners.pop(peer, None)
+
+    def adapters(self, peer: str) -> Mapping[str, Tensor]:
+        """The device's copy."""
+        return self._learners[peer].tensors()
 
     def contribute(self, peer: str, weight: float, mean: Mean) -> None:
         """Enter the copy with the device's weight, and let go of it."""
@@ -183,6 +191,11 @@ class SharedTrunk:
         """Wait for it no longer; gradients and a weight that it already sent count."""
         self._waiting.discard(peer)
         self._step_if_complete()
+
+    def adapters(self, peer: str) -> Mapping[str, Tensor]:
+        """The shared ones, of the device's blocks."""
+        assert self._learner is not None
+        return self._learner.tensors(self._names[peer])
 
     def contribute(self, peer: str, weight: float, mean: Mean) -> None:  # noqa: ARG002
         """Remember the device's weight until all have finished."""

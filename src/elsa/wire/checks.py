@@ -63,13 +63,13 @@ def _check_field(where: str, field: str, value: object) -> None:
             pass
         case str():
             check_name(where, value)
-        case Real() if field in ("loss", "weight"):
+        case Real() if field in ("loss", "weight", "trust"):
             _check_number(where, field, float(value))
         case Integral():
             _check_count(where, int(value), 64 if field in _LONG else 32)
         case Iterable() if field in _NAMED:  # names only; serde sees to the tensors
             check_names(where, tuple(value))
-        case Sequence() if field in ("reports", "scores", "heads"):
+        case Sequence() if field in ("reports", "scores", "heads", "behaviours", "verdicts"):
             for row in value:
                 check(row)
             named = [row.head if isinstance(row, HeadWeight) else row.device for row in value]
@@ -167,6 +167,8 @@ def _check_number(where: str, field: str, value: float) -> None:
         )
     if field == "weight" and value < 0:
         raise FrameError(f"{where} = {value}: cannot be negative")
+    if field == "trust" and not 0 <= value <= 1:
+        raise FrameError(f"{where} = {value}; allowed: 0 to 1")
 
 
 def _check_count(where: str, value: int, bits: int) -> None:

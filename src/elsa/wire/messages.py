@@ -21,6 +21,8 @@ Between the cloud and an edge server, once a global round:
 
     cloud                          edge server
     RoundOrder         ->                           global adapters
+    [                  <-          Behaviours       after an edge round that is watched:
+    Verdicts           ->                           how its devices behave, and their trust]
                        <-          EdgeUpdate       their average over the edge's devices
     EvaluationOrder    ->                           global adapters
                        <-          EdgeScores       how well each device does with them
@@ -244,6 +246,9 @@ class RoundOrder:
         local_steps: L, optimizer steps of a device in each edge round.
         devices: names of the devices that take part at this edge.
         adapters: the global adapters, by global adapter name.
+        watched: edge rounds, the first ones, that the edge ends with Behaviours and averages by
+            the Verdicts that answer them.
+        fingerprints: whether the first Behaviours shall hold fingerprints.
     """
 
     round: int
@@ -251,6 +256,68 @@ class RoundOrder:
     local_steps: int
     devices: Sequence[str]
     adapters: Mapping[str, Tensor]
+    watched: int = 0
+    fingerprints: bool = False
+
+
+@dataclass(frozen=True)
+class DeviceBehaviour:
+    """What a device's submitted adapters make of the public probes.
+
+    Attributes:
+        device: its name.
+        head: the task whose head it trains; empty where all share one.
+        fingerprint: a Gaussian, as `core.fingerprint.packed` writes it; empty where none was asked.
+        step: how its adapters changed, as `core.trust.packed_step` writes it.
+        answers: how far each probe's scores moved, as `core.trust.packed_answers` writes it.
+    """
+
+    device: str
+    head: str
+    fingerprint: bytes
+    step: bytes
+    answers: bytes
+
+
+@dataclass(frozen=True)
+class Behaviours:
+    """How the devices of an edge behave at the end of an edge round; it waits for Verdicts.
+
+    Attributes:
+        round, edge_round: the edge round meant.
+        behaviours: one for each device that ended it.
+    """
+
+    round: int
+    edge_round: int
+    behaviours: Sequence[DeviceBehaviour]
+
+
+@dataclass(frozen=True)
+class DeviceVerdict:
+    """How much a device counts.
+
+    Attributes:
+        device: its name.
+        trust: 0 to 1; its rows count so much.
+    """
+
+    device: str
+    trust: float
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """How much the devices of an edge count in the average of an edge round.
+
+    Attributes:
+        round, edge_round: the edge round meant.
+        verdicts: one for each device of the Behaviours that it answers.
+    """
+
+    round: int
+    edge_round: int
+    verdicts: Sequence[DeviceVerdict]
 
 
 @dataclass(frozen=True)
@@ -350,7 +417,7 @@ class EdgeScores:
     scores: Sequence[DeviceScore]
 
 
-Row = DeviceReport | DeviceScore | HeadWeight
+Row = DeviceReport | DeviceScore | HeadWeight | DeviceBehaviour | DeviceVerdict
 """A line of a list inside a message."""
 
 Message = (
@@ -371,4 +438,6 @@ Message = (
     | EdgeUpdate
     | EvaluationOrder
     | EdgeScores
+    | Behaviours
+    | Verdicts
 )

@@ -17,8 +17,11 @@ from elsa.wire.generated import elsa_pb2 as pb
 from elsa.wire.messages import (
     Accepted,
     Activations,
+    Behaviours,
+    DeviceBehaviour,
     DeviceReport,
     DeviceScore,
+    DeviceVerdict,
     EdgeScores,
     EdgeUpdate,
     EvaluationOrder,
@@ -36,6 +39,7 @@ from elsa.wire.messages import (
     Score,
     Task,
     Update,
+    Verdicts,
     Welcome,
 )
 
@@ -60,6 +64,8 @@ _KINDS: dict[str, type[Message]] = {
     "score": Score,
     "evaluation_order": EvaluationOrder,
     "edge_scores": EdgeScores,
+    "behaviours": Behaviours,
+    "verdicts": Verdicts,
 }
 _BODIES = {kind: body for body, kind in _KINDS.items()}
 assert set(_BODIES) == set(get_args(Message))
@@ -68,6 +74,8 @@ _ROWS: dict[str, type[Row]] = {
     "reports": DeviceReport,
     "scores": DeviceScore,
     "heads": HeadWeight,
+    "behaviours": DeviceBehaviour,
+    "verdicts": DeviceVerdict,
 }
 
 _EXACT = Identity()
@@ -137,7 +145,7 @@ def _fill(body: Any, message: Message | Row) -> None:
                 body.packet.codec = value.codec
                 body.packet.dtype = value.dtype
                 body.packet.shape.extend(value.shape)
-            case "reports" | "scores" | "heads":
+            case name if name in _ROWS:
                 rows = getattr(body, field.name)
                 for row in value:
                     _fill(rows.add(), row)
@@ -162,7 +170,7 @@ def _read(kind: type[Any], body: Any, payload: bytes) -> Any:
                 if not body.HasField("packet"):
                     raise FrameError(f"{kind.__name__}: its packet is missing")
                 values["packet"] = Packet(value.codec, value.dtype, tuple(value.shape), payload)
-            case "reports" | "scores" | "heads":
+            case name if name in _ROWS:
                 values[field.name] = tuple(_read(_ROWS[field.name], row, b"") for row in value)
             case "lengths" | "numbers" | "devices":
                 values[field.name] = tuple(value)

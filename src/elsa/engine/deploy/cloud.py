@@ -208,6 +208,12 @@ def run_cloud(
     nothing = Table((), label_names=labels)  # no text comes here
     sources = Sources((TaskParts("", Text(nothing, nothing), model),), load_tokenizer(directory))
     adapters = initial_adapters(model.checkpoint, model.task, model.lora, config.run.seed)
+    if config.cluster.strategy != "none" or config.cluster.trust:
+        raise ConfigError(
+            f"cluster.strategy = '{config.cluster.strategy}', cluster.trust = "
+            f"{str(config.cluster.trust).lower()}: devices are watched in simulations only so far; "
+            "set 'none' and false"
+        )
     side = CloudSide(config, cloud_of(config, adapters), Meter())
     limit = frame_limit(
         config,

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Envelope(_message.Message):
-    __slots__ = ("protocol", "ready", "local_plan", "activations", "gradients", "update", "accepted", "refusal", "round_order", "edge_update", "score", "evaluation_order", "edge_scores", "resend", "register", "welcome", "next", "task", "payload")
+    __slots__ = ("protocol", "ready", "local_plan", "activations", "gradients", "update", "accepted", "refusal", "round_order", "edge_update", "score", "evaluation_order", "edge_scores", "resend", "register", "welcome", "next", "task", "behaviours", "verdicts", "payload")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     LOCAL_PLAN_FIELD_NUMBER: _ClassVar[int]
@@ -26,6 +26,8 @@ class Envelope(_message.Message):
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     NEXT_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
+    BEHAVIOURS_FIELD_NUMBER: _ClassVar[int]
+    VERDICTS_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     ready: Ready
@@ -45,8 +47,10 @@ class Envelope(_message.Message):
     welcome: Welcome
     next: Next
     task: Task
+    behaviours: Behaviours
+    verdicts: Verdicts
     payload: bytes
-    def __init__(self, protocol: _Optional[int] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., local_plan: _Optional[_Union[LocalPlan, _Mapping]] = ..., activations: _Optional[_Union[Activations, _Mapping]] = ..., gradients: _Optional[_Union[Gradients, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., round_order: _Optional[_Union[RoundOrder, _Mapping]] = ..., edge_update: _Optional[_Union[EdgeUpdate, _Mapping]] = ..., score: _Optional[_Union[Score, _Mapping]] = ..., evaluation_order: _Optional[_Union[EvaluationOrder, _Mapping]] = ..., edge_scores: _Optional[_Union[EdgeScores, _Mapping]] = ..., resend: _Optional[_Union[Resend, _Mapping]] = ..., register: _Optional[_Union[Register, _Mapping]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ..., next: _Optional[_Union[Next, _Mapping]] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., payload: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, protocol: _Optional[int] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., local_plan: _Optional[_Union[LocalPlan, _Mapping]] = ..., activations: _Optional[_Union[Activations, _Mapping]] = ..., gradients: _Optional[_Union[Gradients, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., round_order: _Optional[_Union[RoundOrder, _Mapping]] = ..., edge_update: _Optional[_Union[EdgeUpdate, _Mapping]] = ..., score: _Optional[_Union[Score, _Mapping]] = ..., evaluation_order: _Optional[_Union[EvaluationOrder, _Mapping]] = ..., edge_scores: _Optional[_Union[EdgeScores, _Mapping]] = ..., resend: _Optional[_Union[Resend, _Mapping]] = ..., register: _Optional[_Union[Register, _Mapping]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ..., next: _Optional[_Union[Next, _Mapping]] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., behaviours: _Optional[_Union[Behaviours, _Mapping]] = ..., verdicts: _Optional[_Union[Verdicts, _Mapping]] = ..., payload: _Optional[bytes] = ...) -> None: ...
 
 class Packet(_message.Message):
     __slots__ = ("codec", "dtype", "shape")
@@ -161,18 +165,64 @@ class Refusal(_message.Message):
     def __init__(self, error: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class RoundOrder(_message.Message):
-    __slots__ = ("round", "edge_rounds", "local_steps", "devices", "adapters")
+    __slots__ = ("round", "edge_rounds", "local_steps", "devices", "adapters", "watched", "fingerprints")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     EDGE_ROUNDS_FIELD_NUMBER: _ClassVar[int]
     LOCAL_STEPS_FIELD_NUMBER: _ClassVar[int]
     DEVICES_FIELD_NUMBER: _ClassVar[int]
     ADAPTERS_FIELD_NUMBER: _ClassVar[int]
+    WATCHED_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINTS_FIELD_NUMBER: _ClassVar[int]
     round: int
     edge_rounds: int
     local_steps: int
     devices: _containers.RepeatedScalarFieldContainer[str]
     adapters: _containers.RepeatedCompositeFieldContainer[Tensor]
-    def __init__(self, round: _Optional[int] = ..., edge_rounds: _Optional[int] = ..., local_steps: _Optional[int] = ..., devices: _Optional[_Iterable[str]] = ..., adapters: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...) -> None: ...
+    watched: int
+    fingerprints: bool
+    def __init__(self, round: _Optional[int] = ..., edge_rounds: _Optional[int] = ..., local_steps: _Optional[int] = ..., devices: _Optional[_Iterable[str]] = ..., adapters: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., watched: _Optional[int] = ..., fingerprints: _Optional[bool] = ...) -> None: ...
+
+class DeviceBehaviour(_message.Message):
+    __slots__ = ("device", "fingerprint", "step", "answers", "head")
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    device: str
+    fingerprint: bytes
+    step: bytes
+    answers: bytes
+    head: str
+    def __init__(self, device: _Optional[str] = ..., fingerprint: _Optional[bytes] = ..., step: _Optional[bytes] = ..., answers: _Optional[bytes] = ..., head: _Optional[str] = ...) -> None: ...
+
+class Behaviours(_message.Message):
+    __slots__ = ("round", "edge_round", "behaviours")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    EDGE_ROUND_FIELD_NUMBER: _ClassVar[int]
+    BEHAVIOURS_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    edge_round: int
+    behaviours: _containers.RepeatedCompositeFieldContainer[DeviceBehaviour]
+    def __init__(self, round: _Optional[int] = ..., edge_round: _Optional[int] = ..., behaviours: _Optional[_Iterable[_Union[DeviceBehaviour, _Mapping]]] = ...) -> None: ...
+
+class DeviceVerdict(_message.Message):
+    __slots__ = ("device", "trust")
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    TRUST_FIELD_NUMBER: _ClassVar[int]
+    device: str
+    trust: float
+    def __init__(self, device: _Optional[str] = ..., trust: _Optional[float] = ...) -> None: ...
+
+class Verdicts(_message.Message):
+    __slots__ = ("round", "edge_round", "verdicts")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    EDGE_ROUND_FIELD_NUMBER: _ClassVar[int]
+    VERDICTS_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    edge_round: int
+    verdicts: _containers.RepeatedCompositeFieldContainer[DeviceVerdict]
+    def __init__(self, round: _Optional[int] = ..., edge_round: _Optional[int] = ..., verdicts: _Optional[_Iterable[_Union[DeviceVerdict, _Mapping]]] = ...) -> None: ...
 
 class DeviceReport(_message.Message):
     __slots__ = ("device", "rows", "samples", "loss", "lost")

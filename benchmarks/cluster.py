@@ -1,0 +1,95 @@
+"""How long the cloud takes to cluster devices and assign them to edges, from 100 to 1,000.
+
+    python benchmarks/cluster.py                    # writes docs/results/cluster-scale.json
+
+Fingerprints of d = 32 axes are made of 128 drawn answers each, devices in as many groups as there
+are edges; nothing is trained. Timed apart: unpacking, divergences, clustering by eigengap,
+assignment under capacities of 1.2 equal shares.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from typing import Any, TypeVar
+
+import torch
+from measured import machine, print_table, write_json
+from sklearn.metrics import adjusted_rand_score
+
+from elsa.core.assign import Rules, assign, distances, match
+from elsa.core.cluster import cluster
+from elsa.core.fingerprint import divergences, fingerprint, packed, unpacked
+
+OUT = Path("docs/results/cluster-scale.json")
+AXES, PROBES = 32, 128
+Result = TypeVar("Result")
+
+
+def drawn(devices: int, groups: int, seed: int) -> tuple[list[bytes], torch.Tensor]:
+    """Packed fingerprints of devices in groups, and their groups."""
+    draw = torch.Generator().manual_seed(seed)
+    labels = torch.arange(devices) % groups
+    centres = torch.randn(groups, AXES, generator=draw)
+    prints = []
+    for label in labels.tolist():
+        noise = torch.randn(PROBES, AXES, generator=draw)
+        prints.append(packed(fingerprint(centres[label] + noise)))
+    return prints, labels
+
+
+def measure(devices: int, edges: int, seed: int) -> dict[str, Any]:
+    """Seconds of each part, and whether the groups were found."""
+    sent, groups = drawn(devices, edges, seed)
+    draw = torch.Generator().manual_seed(seed + 1)
+    latency = torch.rand(devices, edges, generator=draw, dtype=torch.float64)
+    room = (round(1.2 * devices / edges),) * edges
+    rules = Rules(room, 0.95, 0.2, 0.05)
+    seconds: dict[str, float] = {}
+
+    def timed(what: str, work: Callable[[], Result]) -> Result:
+        began = perf_counter()
+        result = work()
+        seconds[what] = perf_counter() - began
+        return result
+
+    prints = timed("unpack_s", lambda: [unpacked(it, AXES) for it in sent])
+    apart = timed("divergences_s", lambda: divergences(prints))
+    found = timed("cluster_s", lambda: cluster(apart, 0, seed))
+
+    def placed() -> int:
+        home = match(found, latency, rules)
+        return len(assign(latency, distances(apart, found, home), rules).left_out)
+
+    left_out = timed("assign_s", placed)
+    return {
+        "devices": devices,
+        "edges": edges,
+        **seconds,
+        "total_s": sum(seconds.values()),
+        "bytes": sum(map(len, sent)),
+        "clusters": found.count,
+        "adjusted_rand": float(adjusted_rand_score(groups, found.labels)),
+        "left_out": left_out,
+    }
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--devices", type=int, nargs="+", default=[100, 200, 500, 1000])
+    parser.add_argument("--edges", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=OUT)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    measure(20, 2, 0)  # whatever is imported late is now there
+    rows = [measure(it, options.edges, options.seed) for it in options.devices]
+    print_table(rows)
+    facts = {"threads": options.threads, "seed": options.seed, "axes": AXES, "probes": PROBES}
+    write_json(options.out, {"machine": machine(), **facts, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,267 @@
+"""Trust: does a device's update agree with those of others at its task?
+
+All devices of an edge round start from the same adapters, so what differs is each device's own
+doing. Two things are compared, both made of what a device submitted, neither by the device itself:
+
+- *its step*: the change of LoRA's B, as a sign sketch (Charikar et al. 2002, doi
+  10.1007/3-540-45465-9_59, one bit a bucket) and its norm. It shows a sign flip, noise, a free
+  rider, a scaled update. (A starts at numbers that all share, and so does noise in place of it.)
+- *its predictions*: how far each public probe's scores moved, without the mean over probes, which
+  is the device's share of labels. It shows permuted labels, which move scores the wrong way.
+
+With u a device's directions and c the coordinate-wise median of those of the others, its agreement
+is a = sum_j <u_j, c_j> / sum_j |c_j|, so a probe counts by how sure the consensus is (ELSA, arXiv
+2601.13824, takes prediction consistency with a consensus). Over the median a of all devices,
+
+    score = step - max(0, 1 - 2 prediction) min(1, voice / VOICE)^2
+
+where voice is the part of the moves that is not common to all probes: a device of one rare class
+moves all probes alike, and what little it says of their differences is no ground for distrust. The
+consensus is taken again, `PASSES` times in all, over those whose score was at least half the usual.
+
+Shapes: N devices, Q probes, C classes, Z buckets of a sketch.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from elsa.errors import BehaviourError
+
+BUCKETS = 4096
+"""Z: what noise agrees with anything by is about 1 / sqrt(Z)."""
+SCORE = (0.0, 0.4)
+"""Score at which trust begins, and from which it is whole; honest devices have about 1."""
+VOICE = 0.3
+"""Voice from which predictions count in full."""
+PASSES = 3
+"""Times that the consensus is taken."""
+SIZE = (3.0, 6.0)
+"""Norm of a step over the median up to which trust is whole, and at which it ends."""
+_LEVELS = 127
+_TINY = 1e-30
+
+
+@dataclass(frozen=True)
+class TrustRules:
+    """How trust is kept over edge rounds.
+
+    Attributes:
+        memory: part of the trust so far that an edge round keeps, 0 to below 1.
+        least: trust below which a device does not count.
+    """
+
+    memory: float
+    least: float
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What an edge round says of each device.
+
+    Attributes:
+        step, prediction: agreements [N], -1 to 1 or so.
+        trust: [N], 0 to 1, of this edge round alone.
+        reasons: why trust is below 1, by the device's number.
+    """
+
+    step: Tensor
+    prediction: Tensor
+    trust: Tensor
+    reasons: dict[int, str]
+
+
+def packed_step(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> bytes:
+    """The change of the adapters in `after`: its norm, float32, and Z signs of its sketch.
+
+    Raises:
+        BehaviourError: a value is not finite.
+    """
+    sketch, squared = torch.zeros(BUCKETS), 0.0
+    for name in sorted(after):
+        change = (after[name].float() - before[name].float()).flatten()
+        buckets, signs = _hashes(name, len(change))
+        sketch.index_add_(0, buckets, change * signs)
+        squared += float(change.double().square().sum())
+    if not math.isfinite(squared):
+        raise BehaviourError("its adapters changed by NaN or infinity; its training diverged")
+    norm: bytes = np.float32(min(math.sqrt(squared), 1e30)).astype("<f4").tobytes()
+    # An empty bucket says nothing; the same sign of it from all devices would look like agreement.
+    empty = sketch == 0
+    digest = hashlib.blake2b(sketch.numpy().tobytes(), digest_size=8).digest()
+    draw = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+    sketch[empty] = torch.randn(BUCKETS, generator=draw)[empty]
+    return norm + np.packbits(sketch.numpy() > 0).tobytes()
+
+
+def unpacked_step(data: bytes) -> tuple[float, Tensor]:
+    """The norm, and the directions [Z] of length 1, zero where nothing changed.
+
+    Raises:
+        BehaviourError: it is of another length, or the norm is not finite.
+    """
+    if len(data) != 4 + BUCKETS // 8:
+        raise BehaviourError(f"step of {len(data)} bytes; {4 + BUCKETS // 8} are due")
+    norm = float(np.frombuffer(data[:4], "<f4")[0])
+    if not 0 <= norm < math.inf:
+        raise BehaviourError(f"step of norm {norm}")
+    bits = torch.from_numpy(np.unpackbits(np.frombuffer(data[4:], np.uint8)).astype(np.float32))
+    return norm, (2 * bits - 1) / math.sqrt(BUCKETS) * (norm > 0)
+
+
+def packed_answers(moved: Tensor) -> bytes:
+    """How far scores moved [Q, C]: one float32, the unit, and numbers of 8 bits.
+
+    Raises:
+        BehaviourError: a value is not finite.
+    """
+    if not bool(torch.isfinite(moved).all()):
+        raise BehaviourError("its answers to the probes hold NaN or infinity; its model diverged")
+    unit = min(max(float(moved.abs().max()) / _LEVELS, _TINY), 1e30) if moved.numel() else _TINY
+    numbers = (moved.double() / unit).round().clamp(-_LEVELS, _LEVELS)
+    head: bytes = np.float32(unit).astype("<f4").tobytes()
+    return head + numbers.to(torch.int8).numpy().tobytes()
+
+
+def unpacked_answers(data: bytes, probes: int) -> Tensor:
+    """What `packed_answers` wrote [Q, C]; C follows from the length, and may be 0.
+
+    Raises:
+        BehaviourError: it is of a length that no C has, or its unit is not above 0 and finite.
+    """
+    if len(data) < 4 or (len(data) - 4) % probes:
+        raise BehaviourError(f"answers of {len(data)} bytes, which fit no {probes} probes")
+    unit = float(np.frombuffer(data[:4], "<f4")[0])
+    if not 0 < unit < math.inf:
+        raise BehaviourError(f"answers in units of {unit}")
+    numbers = np.frombuffer(data[4:], np.int8).reshape(probes, -1)
+    return torch.from_numpy(numbers.astype(np.float32)) * unit
+
+
+def agreements(directions: Tensor, kept: Tensor) -> Tensor:
+    """a [N] of directions [N, J, m], each against the median of the others that are kept.
+
+    `kept` [N] is true for those that have a say; 0 where nobody else has.
+    """
+    found = torch.zeros(len(directions))
+    for number in range(len(directions)):
+        others = kept.clone()
+        others[number] = False
+        if bool(others.any()):
+            consensus = directions[others].quantile(0.5, dim=0)
+            sure = torch.linalg.vector_norm(consensus, dim=-1).sum()
+            if float(sure) > 0:
+                found[number] = (directions[number] * consensus).sum() / sure
+    return found
+
+
+def differences(moved: Tensor) -> tuple[Tensor, Tensor]:
+    """What moves [N, Q, C] of scores say of the differences between probes.
+
+    Returns:
+        Directions [N, Q, C], without what all classes or all probes share; and the voice [N], their
+        part of the norm.
+    """
+    told = moved - moved.mean(2, keepdim=True)
+    apart = told - told.mean(1, keepdim=True)
+    norms = [torch.linalg.vector_norm(it, dim=(1, 2)) for it in (apart, told)]
+    directions = apart / torch.linalg.vector_norm(apart, dim=2, keepdim=True).clamp(min=_TINY)
+    return directions, norms[0] / norms[1].clamp(min=_TINY)
+
+
+def judge(
+    steps: Sequence[tuple[float, Tensor]], answers: Sequence[Tensor], tasks: Sequence[str]
+) -> Judged:
+    """Judge the devices of an edge round; fewer than three of a task cannot be judged.
+
+    Args:
+        steps: of each device, as `unpacked_step` gives it.
+        answers: of each device [Q, C], C that of its task, or 0 for a task without classes.
+        tasks: of each device; devices are compared with those of the same task and C.
+    """
+    count = len(steps)
+    step, prediction = torch.zeros(count), torch.zeros(count)
+    trust, reasons = torch.ones(count), dict[int, str]()
+    kinds = [(task, it.shape[1]) for task, it in zip(tasks, answers, strict=True)]
+    for task, width in sorted(set(kinds)):
+        members = [device for device, kind in enumerate(kinds) if kind == (task, width)]
+        if len(members) < 3:
+            continue
+        directions = torch.stack([steps[device][1] for device in members])[:, None]
+        told, voice = differences(torch.stack([answers[device] for device in members]))
+        agreed, moved, shares, kept = _scored(directions, told, voice, speaks=width > 1)
+        times = _over(torch.tensor([steps[device][0] for device in members]), kept)
+        now = torch.minimum(_ramp(shares[2], *SCORE), 1 - _ramp(times, *SIZE))
+        for place, device in enumerate(members):
+            step[device], prediction[device] = agreed[place], moved[place]
+            trust[device] = now[place]
+            if float(now[place]) < 1:
+                reasons[device] = (
+                    f"its step agrees {float(shares[0][place]):.2f} and its predictions "
+                    f"{float(shares[1][place]):.2f} of what is usual, and its step is "
+                    f"{float(times[place]):.2f} times as long"
+                )
+    return Judged(step, prediction, trust, reasons)
+
+
+def _scored(
+    directions: Tensor, told: Tensor, voice: Tensor, *, speaks: bool
+) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor], Tensor]:
+    """Agreements of steps and predictions; both, and the score, over what is usual; who has a say.
+
+    `speaks` is whether there are classes to predict.
+    """
+    kept = torch.ones(len(directions), dtype=torch.bool)
+    for _ in range(PASSES):
+        agreed, moved = agreements(directions, kept), torch.zeros(len(directions))
+        step = score = _over(agreed, kept)
+        prediction = torch.ones(len(directions))
+        if speaks:
+            moved = agreements(told, kept)
+            prediction = _over(moved, kept)
+            doubt = (1 - 2 * prediction).clamp(min=0) * (voice / VOICE).clamp(max=1).square()
+            score = step - doubt
+        able = score >= 0.5
+        if int(able.sum()) < 3:
+            break
+        kept = able
+    return agreed, moved, (step, prediction, score), kept
+
+
+def remembered(before: float, now: float, rules: TrustRules) -> float:
+    """Trust smoothed over edge rounds."""
+    return rules.memory * before + (1 - rules.memory) * now
+
+
+def weight(trust: float, now: float, rules: TrustRules) -> float:
+    """What a device's rows count: its trust, or nothing where that or this edge round is too low.
+
+    Half of `least` in one edge round is so low that nobody waits for the memory to fade.
+    """
+    return trust if trust >= rules.least and now >= rules.least / 2 else 0.0
+
+
+def _over(values: Tensor, kept: Tensor) -> Tensor:
+    """In units of the median of those kept; ones where that is not above 0: nobody is judged."""
+    usual = values[kept].quantile(0.5)
+    return values / usual if float(usual) > 0 else torch.ones_like(values)
+
+
+def _ramp(values: Tensor, low: float, high: float) -> Tensor:
+    return ((values - low) / (high - low)).clamp(0, 1)
+
+
+@lru_cache(maxsize=1024)
+def _hashes(name: str, count: int) -> tuple[Tensor, Tensor]:
+    """Bucket and sign of each number of a tensor, alike everywhere."""
+    seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") >> 1
+    draw = torch.Generator().manual_seed(seed)
+    buckets = torch.randint(BUCKETS, (count,), generator=draw)
+    signs = torch.randint(2, (count,), generator=draw).float() * 2 - 1
+    return buckets, signs

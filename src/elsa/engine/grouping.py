@@ -1,0 +1,44 @@
+"""The words of `[cluster]`, to the cloud's view of its devices."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from elsa.config.schema import Config
+from elsa.core.assign import Rules
+from elsa.core.trust import TrustRules
+from elsa.roles.overseer import Overseer, Policy
+
+
+def overseer_of(
+    config: Config,
+    devices: Sequence[str],
+    edges: Sequence[str],
+    latencies: Mapping[tuple[str, str], float],
+) -> Overseer:
+    """What the cloud knows of devices and edges when a run begins.
+
+    Args:
+        config: of the run.
+        devices: names, N.
+        edges: names, K.
+        latencies: seconds one way, by device and edge.
+    """
+    it = config.cluster
+    capacity = it.capacity or -(-len(devices) // len(edges))
+    limit = it.latency_limit_ms / 1e3 if it.latency_limit_ms else math.inf
+    # A strategy that goes by latency alone weighs nothing against it.
+    weight = 1.0 if it.strategy == "latency" else it.latency_weight
+    policy = Policy(
+        strategy=it.strategy,
+        clusters=it.clusters,
+        every=it.every,
+        rules=Rules((capacity,) * len(edges), limit, weight, it.margin),
+        probes=it.probe_count,
+        axes=it.dimensions,
+        trust=TrustRules(it.memory, it.least_trust) if it.trust else None,
+        seed=config.run.seed,
+    )
+    seconds = [[latencies[device, edge] for edge in edges] for device in devices]
+    return Overseer(policy, devices, edges, torch.tensor(seconds, dtype=torch.float64))

@@ -1,0 +1,86 @@
+"""The public probes, and the base model's view of them.
+
+Probes are public texts, the same for all and no device's own. Whoever holds a device's adapters can
+see what they make of the probes, as the base weights are public: nothing is asked of the device,
+and it cannot answer otherwise than it trained. Shapes: Q probes, D hidden size, d axes.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from elsa.config.schema import Config
+from elsa.core.fingerprint import shared_basis
+from elsa.core.split import Split
+from elsa.data.batches import Batch, Examples, eval_batches
+from elsa.data.sources import load_table
+from elsa.data.table import Columns
+from elsa.engine.parts import ModelParts
+from elsa.errors import ConfigError
+from elsa.model.tasks import Classification
+from elsa.model.tokenizer import Tokenizer
+from elsa.roles.probing import Probing, Seen
+
+BATCH = 32
+"""Probes at a time; changes memory and speed only."""
+
+
+class Prober:
+    """Runs the probes through the model with given adapters; called as `Probing.look`."""
+
+    def __init__(self, models: Mapping[str, ModelParts], batches: Sequence[Batch]) -> None:
+        """Set up with the model of each task."""
+        self._models = models
+        self._batches = batches
+        self._probes = sum(len(batch.rows) for batch in batches)
+
+    def __call__(self, task: str, split: Split, adapters: Mapping[str, Tensor]) -> Seen:
+        """What the model with these adapters makes of the probes, float32.
+
+        Raises:
+            AdapterError: a tensor is missing or has another shape.
+        """
+        model = self._models[task]
+        segments, trunk = model.segments(split), model.trunk(split)
+        classes = model.task.labels if isinstance(model.task, Classification) else 0
+        for part in (segments.bottom, trunk, segments.top):
+            part.bind(adapters)
+        states = torch.empty(self._probes, segments.hidden)
+        scores = torch.empty(self._probes, classes)
+        with torch.no_grad():
+            for batch in self._batches:
+                h1 = segments.bottom(batch.input_ids, batch.mask, batch.token_types)
+                h2, rows = trunk(h1, batch.mask), list(batch.rows)
+                states[rows] = segments.top.states(h2, batch.mask)
+                if classes:
+                    scores[rows] = segments.top(h2, batch.mask)
+        return Seen(states, scores)
+
+
+def open_probing(config: Config, models: Mapping[str, ModelParts], tokenizer: Tokenizer) -> Probing:
+    """What an edge needs to see how adapters behave, given the model of each task.
+
+    Raises:
+        ConfigError: there are too few probes.
+        ElsaError: the probes cannot be had.
+    """
+    it = config.cluster
+    table = load_table(it.probes, Columns(text=it.probes_text, label=""))
+    if len(table) < it.probe_count:
+        raise ConfigError(
+            f"cluster.probes = '{it.probes}' has {len(table)} texts, fewer than "
+            f"cluster.probe_count = {it.probe_count}: lower it, or name a file with more"
+        )
+    encoded = tokenizer.encode(table.text[: it.probe_count], max_tokens=config.model.max_tokens)
+    examples = Examples([each.input_ids for each in encoded])
+    batches = list(eval_batches(examples, BATCH, tokenizer.pad_id))
+    prober = Prober(models, batches)
+    task, model = next(iter(models.items()))
+    split = Split.of(model.checkpoint.blocks, config.split.bottom, config.split.top)
+    segments = model.segments(split)
+    parts = (segments.bottom, model.trunk(split), segments.top)
+    base = {
+        name: torch.zeros(shape) for part in parts for name, shape in part.adapter_shapes.items()
+    }
+    return Probing(prober, shared_basis(prober(task, split, base).states, it.dimensions))

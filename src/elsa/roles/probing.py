@@ -1,0 +1,70 @@
+"""How an edge server sees what its devices' submitted adapters make of the public probes.
+
+The edge holds the adapters anyway, and the base weights are public. So a device sends nothing more,
+and cannot lie: what is seen is what would be averaged. Shapes: Q probes, D hidden size, d axes.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from elsa.core.fingerprint import Basis, fingerprint, packed
+from elsa.core.split import Split
+from elsa.core.trust import packed_answers, packed_step
+from elsa.wire.messages import DeviceBehaviour
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What adapters make of the probes.
+
+    Attributes:
+        states: pooled final hidden states [Q, D], before any head.
+        scores: what the head makes of them [Q, C]; C is 0 where the task has no classes.
+    """
+
+    states: Tensor
+    scores: Tensor
+
+
+@dataclass(frozen=True)
+class Probing:
+    """The probes and the axes that they are seen on.
+
+    Attributes:
+        look: (task, split, adapters) -> what they make of the probes.
+        basis: the shared axes.
+    """
+
+    look: Callable[[str, Split, Mapping[str, Tensor]], Seen]
+    basis: Basis
+
+    def behaviour(
+        self,
+        device: str,
+        head: str,
+        split: Split,
+        before: Mapping[str, Tensor],
+        after: Mapping[str, Tensor],
+        *,
+        whole: bool,
+    ) -> DeviceBehaviour:
+        """What a device did in an edge round.
+
+        Args:
+            device: its name.
+            head: the task whose head it trains.
+            split: where its model is cut.
+            before: the adapters that it started from.
+            after: those that it submitted, with its trunk's.
+            whole: whether to add a fingerprint.
+
+        Raises:
+            BehaviourError: a value is not finite.
+        """
+        step = {name: value for name, value in after.items() if ".lora_B." in name}
+        seen, first = self.look(head, split, after), self.look(head, split, before)
+        print_ = packed(fingerprint(self.basis.project(seen.states))) if whole else b""
+        answers = packed_answers(seen.scores - first.scores)
+        return DeviceBehaviour(device, head, print_, packed_step(before, step), answers)

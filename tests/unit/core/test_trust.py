@@ -1,0 +1,196 @@
+"""Who goes the way of the others is trusted; who goes back, nowhere or anywhere is not."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from elsa.core.trust import (
+    BUCKETS,
+    Judged,
+    TrustRules,
+    agreements,
+    differences,
+    judge,
+    packed_answers,
+    packed_step,
+    remembered,
+    unpacked_answers,
+    unpacked_step,
+    weight,
+)
+from elsa.errors import BehaviourError
+
+PROBES, CLASSES, SIZE = 24, 4, 30_000
+
+
+def draw(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def honest(count: int, seed: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Updates and moves of scores that share a part; the rest is each device's own."""
+    way, scores = draw(seed, SIZE), draw(seed + 1, PROBES, CLASSES)
+    steps = [way + 1.5 * draw(seed + 10 + n, SIZE) for n in range(count)]
+    return steps, [scores + draw(seed + 500 + n, PROBES, CLASSES) for n in range(count)]
+
+
+def judged(steps: list[Tensor], answers: list[Tensor]) -> Judged:
+    zero = {"b": torch.zeros(SIZE)}
+    sent = [unpacked_step(packed_step(zero, {"b": step})) for step in steps]
+    told = [unpacked_answers(packed_answers(it), len(it)) for it in answers]
+    return judge(sent, told, [""] * len(steps))
+
+
+def own(step: Tensor) -> int:
+    """A seed that differs from device to device."""
+    return int(step.abs()[0] * 1e5)
+
+
+ATTACKS = {
+    "sign flip": lambda step, told: (-step, -told),
+    "noise": lambda step, told: (draw(own(step), SIZE), draw(own(step) + 1, PROBES, CLASSES)),
+    "free rider": lambda step, told: (torch.zeros(SIZE), torch.zeros(PROBES, CLASSES)),
+    "scaled": lambda step, told: (10 * step, 10 * told),
+    "labels permuted": lambda step, told: (step, told.roll(1, 1)),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_three_of_ten_that_attack_are_cut_and_nobody_else(attack: str, seed: int) -> None:
+    steps, answers = honest(10, seed)
+    for bad in (1, 4, 7):
+        steps[bad], answers[bad] = ATTACKS[attack](steps[bad], answers[bad])
+    found = judged(steps, answers)
+    assert {n for n in range(10) if float(found.trust[n]) < 0.5} == {1, 4, 7}
+    assert {1, 4, 7} <= set(found.reasons)
+
+
+def test_all_honest_are_trusted_and_the_order_does_not_matter() -> None:
+    steps, answers = honest(9, 3)
+    found = judged(steps, answers)
+    assert torch.equal(found.trust, torch.ones(9))
+    assert not found.reasons
+    turned = judged(steps[::-1], answers[::-1])
+    torch.testing.assert_close(turned.step, found.step.flip(0))
+
+
+def test_a_device_of_one_rare_class_may_move_all_probes_its_own_way() -> None:
+    steps, answers = honest(8, 5)
+    own = torch.tensor([8.0, -8.0, 0.0, 0.0]).expand(PROBES, CLASSES)
+    answers[2] = own - 0.3 * answers[0]
+    found = judged(steps, answers)
+    assert float(found.prediction[2]) < 0
+    assert float(found.trust[2]) == 1.0
+
+
+def test_tasks_are_judged_apart() -> None:
+    steps, answers = honest(4, 0)
+    others, told = honest(4, 50)
+    both = judged([*steps, *(-it for it in others)], [*answers, *(it[:, :3] for it in told)])
+    assert torch.equal(both.step[:4], judged(steps, answers).step)
+    assert float(both.step[4:].min()) > 0
+
+
+def test_a_language_model_has_no_predictions_to_compare() -> None:
+    steps, _ = honest(6, 0)
+    steps[3] = -steps[3]
+    found = judged(steps, [torch.zeros(PROBES, 0)] * 6)
+    assert [n for n in range(6) if float(found.trust[n]) < 0.5] == [3]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_too_few_to_judge_are_trusted(count: int) -> None:
+    steps, answers = honest(count, 0)
+    found = judged([-1 * it for it in steps], answers)
+    assert torch.equal(found.trust, torch.ones(count))
+
+
+def test_agreement_by_hand() -> None:
+    directions = torch.tensor([[[1.0, 0.0]], [[1.0, 0.0]], [[0.0, 1.0]]])
+    everybody = torch.ones(3, dtype=torch.bool)
+    # The median of the other two, (1, 0) and (0, 1), lies between them; of two alike, on them.
+    torch.testing.assert_close(
+        agreements(directions, everybody), torch.tensor([0.5, 0.5, 0.0]) * 2**0.5
+    )
+    assert agreements(directions, torch.tensor([True, True, False])).tolist() == [1.0, 1.0, 0.0]
+    assert agreements(directions[:1], everybody[:1]).tolist() == [0.0]
+
+
+def test_what_all_probes_or_classes_share_is_no_difference() -> None:
+    moved = draw(0, 3, PROBES, CLASSES)
+    directions, voice = differences(moved)
+    shifted = moved + draw(1, 3, 1, CLASSES) + draw(2, 3, PROBES, 1)
+    torch.testing.assert_close(differences(shifted)[0], directions, atol=1e-4, rtol=1e-4)
+    assert float(voice.max()) <= 1.0
+    assert float(differences(shifted * 0 + draw(1, 3, 1, CLASSES))[1].max()) < 1e-5
+
+
+@given(seed=st.integers(0, 1000), scale=st.sampled_from([1e-3, 1.0, 1e3]))
+@settings(max_examples=20, deadline=None)
+def test_a_sketch_keeps_norms_and_angles(seed: int, scale: float) -> None:
+    one, other = scale * draw(seed, SIZE), scale * draw(seed + 1, SIZE)
+    near = one + 0.5 * other
+    zero = {"b": torch.zeros(SIZE)}
+    (norm, first), (_, second), (_, third) = (
+        unpacked_step(packed_step(zero, {"b": it})) for it in (one, near, other)
+    )
+    assert norm == pytest.approx(float(torch.linalg.vector_norm(one)), rel=1e-4)
+    angle = torch.nn.functional.cosine_similarity(one, near, dim=0).arcsin()
+    assert float(first @ second) == pytest.approx(2 / torch.pi * float(angle), abs=0.1)
+    assert abs(float(first @ third)) < 0.1
+    back = unpacked_step(packed_step({"b": one}, zero))[1]
+    assert float((back * first).sum()) < -0.9
+
+
+def test_empty_buckets_are_no_agreement() -> None:
+    zero, few = {"b": torch.zeros(200)}, [draw(seed, 200) for seed in range(2)]
+    one, other = (unpacked_step(packed_step(zero, {"b": it}))[1] for it in few)
+    assert abs(float(one @ other)) < 0.1
+
+
+def test_a_step_is_what_changed_and_nothing_changed_is_no_direction() -> None:
+    start, end = draw(0, SIZE), draw(1, SIZE)
+    assert packed_step({"b": start, "head": start}, {"b": end}) == packed_step(
+        {"b": torch.zeros(SIZE)}, {"b": end - start}
+    )
+    norm, directions = unpacked_step(packed_step({"b": start}, {"b": start}))
+    assert norm == 0
+    assert torch.equal(directions, torch.zeros(BUCKETS))
+
+
+@given(seed=st.integers(0, 1000), scale=st.sampled_from([1e-9, 1.0, 1e9]))
+@settings(max_examples=20, deadline=None)
+def test_answers_keep_to_half_a_unit(seed: int, scale: float) -> None:
+    moved = scale * draw(seed, PROBES, CLASSES)
+    again = unpacked_answers(packed_answers(moved), PROBES)
+    assert float((again - moved).abs().max()) <= float(moved.abs().max()) / 127 * 0.51
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_told(bad: float) -> None:
+    with pytest.raises(BehaviourError, match="NaN"):
+        packed_answers(torch.full((PROBES, CLASSES), bad))
+    with pytest.raises(BehaviourError, match="NaN"):
+        packed_step({"b": torch.zeros(3)}, {"b": torch.full((3,), bad)})
+
+
+@pytest.mark.parametrize("data", [b"", b"\0" * 5, b"\0" * (4 + PROBES), b"\0\0\x80\x7f"])
+def test_bytes_that_are_no_behaviour_are_refused(data: bytes) -> None:
+    with pytest.raises(BehaviourError, match="answers"):
+        unpacked_answers(data, PROBES)
+    with pytest.raises(BehaviourError, match="step"):
+        unpacked_step(data)
+    with pytest.raises(BehaviourError, match="norm"):
+        unpacked_step(b"\0\0\x80\x7f" + b"\0" * (BUCKETS // 8))
+
+
+def test_trust_fades_and_a_bad_round_counts_at_once() -> None:
+    rules = TrustRules(memory=0.5, least=0.5)
+    assert remembered(1.0, 0.0, rules) == 0.5
+    assert remembered(0.5, 1.0, rules) == 0.75
+    assert weight(0.75, 1.0, rules) == 0.75
+    assert weight(0.49, 1.0, rules) == 0.0
+    assert weight(0.9, 0.2, rules) == 0.0

@@ -1,0 +1,78 @@
+"""What the probes see: the whole model before its head, whatever the head."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from elsa.core.split import Split
+from elsa.engine.parts import ModelParts
+from elsa.engine.probes import open_probing
+from elsa.errors import ConfigError
+from elsa.model.adapters import block_of
+from elsa.model.segments import initial_adapters
+
+Make = Any
+
+
+@pytest.fixture(scope="module")
+def config(make: Make) -> Any:
+    return make("cluster.probe_count=16", "cluster.dimensions=4", "cluster.strategy=behaviour")
+
+
+def moved(model: ModelParts, *, heads: bool) -> dict[str, torch.Tensor]:
+    """Adapters drawn by the seed, with some noise on those of blocks or on the heads."""
+    draw = torch.Generator().manual_seed(0)
+    start = initial_adapters(model.checkpoint, model.task, model.lora, 0)
+    return {
+        name: value + 0.3 * torch.randn(value.shape, generator=draw)
+        if (block_of(name) is None) == heads
+        else value
+        for name, value in start.items()
+    }
+
+
+def test_the_base_model_is_the_centre_of_its_own_axes(config: Any, sources: Any) -> None:
+    probing = open_probing(config, {"": sources.model}, sources.tokenizer)
+    split = Split.of(sources.model.checkpoint.blocks, 1, 1)
+    start = initial_adapters(sources.model.checkpoint, sources.model.task, sources.model.lora, 3)
+    seen = probing.basis.project(
+        probing.look("", split, start).states
+    )  # B is zero, so this is the base model
+    assert seen.shape == (16, 4)
+    torch.testing.assert_close(seen.mean(0), torch.zeros(4).double(), atol=1e-4, rtol=0)
+    torch.testing.assert_close(seen.T.cov(), torch.eye(4).double(), atol=1e-4, rtol=0)
+
+
+def test_heads_change_scores_and_adapters_all(config: Any, sources: Any) -> None:
+    probing = open_probing(config, {"": sources.model}, sources.tokenizer)
+    split = Split.of(sources.model.checkpoint.blocks, 1, 1)
+    start, heads, blocks = (
+        probing.look("", split, it)
+        for it in (
+            initial_adapters(sources.model.checkpoint, sources.model.task, sources.model.lora, 0),
+            moved(sources.model, heads=True),
+            moved(sources.model, heads=False),
+        )
+    )
+    torch.testing.assert_close(heads.states, start.states, rtol=0, atol=0)
+    assert heads.scores.shape == (16, 6)
+    assert float((heads.scores - start.scores).abs().max()) > 0.1
+    assert float((blocks.states - start.states).abs().max()) > 0.1
+
+
+def test_every_cut_sees_the_same(config: Any, sources: Any) -> None:
+    probing = open_probing(config, {"": sources.model}, sources.tokenizer)
+    blocks, adapters = sources.model.checkpoint.blocks, moved(sources.model, heads=False)
+    one, other = (probing.look("", Split.of(blocks, *cuts), adapters) for cuts in ((1, 1), (2, 1)))
+    torch.testing.assert_close(one.states, other.states, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(one.scores, other.scores, atol=1e-5, rtol=1e-5)
+
+
+def test_a_file_with_too_few_texts_is_refused(make: Make, sources: Any, tmp_path: Any) -> None:
+    path = tmp_path / "probes.csv"
+    path.write_text("words\nwho was that\n", encoding="utf-8")
+    settings = ("cluster.probe_count=16", "cluster.dimensions=4", f"cluster.probes={path}")
+    config = make(*settings, "cluster.probes_text=words")
+    with pytest.raises(ConfigError, match=r"has 1 texts, fewer than cluster.probe_count = 16"):
+        open_probing(config, {"": sources.model}, sources.tokenizer)

@@ -1,0 +1,171 @@
+"""An edge round that is watched: what the edge reports, and what a verdict does."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from elsa.core.fingerprint import Basis, unpacked
+from elsa.core.trust import unpacked_answers, unpacked_step
+from elsa.errors import AdapterError, ProtocolError
+from elsa.roles.edge import Edge
+from elsa.roles.probing import Probing, Seen
+from elsa.roles.trunk import PerDeviceTrunk, SharedTrunk
+from elsa.wire.messages import Behaviours, DeviceVerdict, EdgeUpdate, Update, Verdicts
+
+World = Any
+PROBES, AXES = 10, 3
+
+
+def probing(seen: list[dict[str, Tensor]]) -> Probing:
+    """Probes whose states are drawn once and moved by the sum of all adapters."""
+    fixed = torch.randn(PROBES, AXES, generator=torch.Generator().manual_seed(0))
+
+    def look(head: str, split: object, adapters: Mapping[str, Tensor]) -> Seen:
+        seen.append(dict(adapters))
+        states = fixed + 1e-2 * sum(float(it.sum()) for it in adapters.values())
+        return Seen(states, states[:, :2])
+
+    basis = Basis(torch.zeros(AXES).double(), torch.eye(AXES).double())
+    return Probing(look, basis)
+
+
+def opened(world: World, trunks: Any = PerDeviceTrunk, **order: Any) -> tuple[Edge, list[Any]]:
+    edge, seen = world.edge(trunks(world.optimizer)), []
+    edge._model = replace(edge._model, probing=lambda: probing(seen))
+    edge.open(replace(world.order("d0", "d1"), watched=1, **order))
+    return edge, seen
+
+
+def trained(world: World, edge: Edge) -> Behaviours:
+    world.in_turn([world.puppet(edge, name) for name in ("d0", "d1")])
+    assert edge.watched
+    return edge.behaviours()
+
+
+def verdicts(**trust: float) -> Verdicts:
+    return Verdicts(0, 0, tuple(DeviceVerdict(name, it) for name, it in trust.items()))
+
+
+def ended(edge: Edge) -> EdgeUpdate:
+    update = edge.close()
+    assert isinstance(update, EdgeUpdate)
+    return update
+
+
+def test_each_device_is_seen_with_what_it_submitted_and_its_own_trunk(world: World) -> None:
+    edge, seen = opened(world, fingerprints=True)
+    told = trained(world, edge)
+    assert [it.device for it in told.behaviours] == ["d0", "d1"]
+    for before in seen[1::2]:
+        assert before.keys() == world.adapters.keys()
+        assert all(torch.equal(before[name], value) for name, value in world.adapters.items())
+    for number, whole in enumerate(seen[::2]):
+        own = world.own((1, 1), scale=2.0 + number)
+        assert all(torch.equal(whole[name], value) for name, value in own.items())
+        trunk = whole.keys() - own.keys()
+        assert trunk
+        assert any(not torch.equal(whole[name], world.adapters[name]) for name in trunk)
+    for row in told.behaviours:
+        moved = unpacked_answers(row.answers, PROBES)
+        assert moved.shape == (PROBES, 2)
+        assert float(moved.abs().min()) > 0
+        assert unpacked_step(row.step)[0] > 0
+        assert unpacked(row.fingerprint, AXES).mean.shape == (AXES,)
+
+
+def test_fingerprints_are_sent_where_asked_for_only(world: World) -> None:
+    assert all(not it.fingerprint for it in trained(world, opened(world)[0]).behaviours)
+
+
+@pytest.mark.parametrize("trunks", [PerDeviceTrunk, SharedTrunk])
+def test_full_trust_is_an_edge_round_that_nobody_watched(world: World, trunks: Any) -> None:
+    edge, _ = opened(world, trunks)
+    trained(world, edge)
+    edge.settle(verdicts(d0=1.0, d1=1.0))
+    update, plain = ended(edge), world.alone("d0", "d1", shared=trunks is SharedTrunk)
+    assert update.weight == plain.weight
+    for name, value in plain.adapters.items():
+        torch.testing.assert_close(update.adapters[name], value, rtol=0, atol=0)
+    assert update.reports == plain.reports
+
+
+def test_without_trust_a_device_leaves_no_trace_in_the_average(world: World) -> None:
+    edge, _ = opened(world)
+    trained(world, edge)
+    edge.settle(verdicts(d0=0.0, d1=1.0))
+    update, alone = ended(edge), world.alone("d1")
+    assert update.weight == alone.weight
+    for name, value in alone.adapters.items():
+        torch.testing.assert_close(update.adapters[name], value, rtol=0, atol=0)
+
+
+def test_trust_is_a_factor_on_the_rows(world: World) -> None:
+    edge, _ = opened(world)
+    trained(world, edge)
+    edge.settle(verdicts(d0=0.5, d1=0.75))
+    update = ended(edge)
+    assert update.weight == 0.5 * 1 + 0.75 * 2
+    name = max(world.own_names((1, 1)))
+    start = world.adapters[name]
+    expected = (0.5 * 1 * 2.0 * start + 0.75 * 2 * 3.0 * start) / 2.0
+    torch.testing.assert_close(update.adapters[name], expected)
+
+
+def test_nobody_trusted_changes_nothing(world: World) -> None:
+    edge, _ = opened(world)
+    trained(world, edge)
+    edge.settle(verdicts(d0=0.0, d1=0.0))
+    update = ended(edge)
+    assert update.weight == 0
+    assert all(torch.equal(update.adapters[name], it) for name, it in world.adapters.items())
+
+
+def test_a_device_whose_answers_are_not_finite_is_left_out_with_the_reason(world: World) -> None:
+    edge, _ = opened(world)
+    inner = probing([])
+
+    def look(head: str, split: Any, adapters: Any) -> Seen:
+        name = max(world.own_names((1, 1)))
+        found = inner.look(head, split, adapters)
+        odd = torch.equal(adapters[name], 2.0 * world.adapters[name])
+        return Seen(found.states, found.scores * torch.inf) if odd else found
+
+    edge._model = replace(edge._model, probing=lambda: replace(inner, look=look))
+    told = trained(world, edge)
+    assert [it.device for it in told.behaviours] == ["d1"]
+    edge.settle(verdicts(d1=1.0))
+    (lost, other) = ended(edge).reports
+    assert "NaN or infinity" in lost.lost
+    assert not other.lost
+
+
+def test_an_update_that_is_not_finite_is_refused_when_it_comes(world: World) -> None:
+    edge, _ = opened(world)
+    puppet = world.puppet(edge)
+    puppet.send(puppet.ready())
+    for step in range(world.steps):
+        puppet.step(step)
+    bad = {name: value * torch.nan for name, value in puppet.update().adapters.items()}
+    with pytest.raises(AdapterError, match="NaN"):
+        puppet.send(Update(0, 0, bad, 1, 6, 0.5))
+
+
+def test_a_link_that_breaks_after_the_update_does_not_take_it_back(world: World) -> None:
+    edge, _ = opened(world)
+    trained(world, edge)
+    edge.lose("d1", "gone")
+    edge.settle(verdicts(d0=0.0, d1=1.0))
+    assert ended(edge).weight == 2
+
+
+def test_verdicts_of_another_time_or_other_devices_are_refused(world: World) -> None:
+    edge, _ = opened(world)
+    trained(world, edge)
+    with pytest.raises(ProtocolError, match=r"round 0\.1 came where 0\.0"):
+        edge.settle(Verdicts(0, 1, ()))
+    with pytest.raises(ProtocolError, match="lack or add device d1"):
+        edge.settle(verdicts(d0=1.0))
