@@ -177,7 +177,7 @@ def edge_of(
     codecs_of: Callable[[str], HopCodecs],
     probing: Callable[[], Probing] | None = None,
 ) -> Edge:
-    """An edge; `codecs_of` makes codecs, given "<edge>/<device>", and `probing` opens the probes."""
+    """An edge; `codecs_of` makes codecs, given "<edge>/<device>", `probing` opens the probes."""
     edge_model = EdgeModel(
         model.checkpoint.blocks,
         model.checkpoint.hidden_size,
