@@ -25,7 +25,7 @@ from elsa.core.split import Split
 from elsa.core.temporal import Temporal
 from elsa.core.waterfill import WaterFill
 from elsa.data.batches import BatchStream, Examples, make_batch
-from elsa.engine.clock import device_speeds
+from elsa.engine.clock import device_speeds, latencies
 from elsa.engine.federation import Federation
 from elsa.engine.simulate import Simulation
 from elsa.model.checkpoint import Checkpoint, open_checkpoint
@@ -42,6 +42,7 @@ from elsa.roles.cloud import Cloud, Schedule
 from elsa.roles.device import Device, DeviceSettings, Segments
 from elsa.roles.edge import Edge, EdgeModel
 from elsa.roles.learner import OptimizerSettings
+from elsa.roles.overseer import Regrouping
 from elsa.roles.trunk import PerDeviceTrunk, SharedTrunk
 from elsa.wire.meter import Meter
 
@@ -128,6 +129,8 @@ class Parts:
             devices=devices,
             testers={},
             speeds=device_speeds(config.network, list(devices), seed=0),
+            latencies=latencies(config.network, list(devices), list(groups), seed=0),
+            first=Regrouping(-1, ()),
             shape=ModelShape(self.checkpoint.blocks, self.checkpoint.hidden_size, 1000, 96, False),
             meter=meter,
             layers=(meter,),

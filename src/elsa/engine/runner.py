@@ -188,10 +188,12 @@ class Runner:
         self._emit(events.RoundStarted(number, devices, self._config.federation.edge_rounds))
         if evil := self._federation.poisoned(number).intersection(devices):
             self._emit(events.Poisoned(number, self._config.attack.kind, tuple(sorted(evil))))
+        assignment = cloud.assignment
         reports = self._rounds.train_round()
         seconds = monotonic() - began
-        for edge, report in self._lost(reports):
-            self._emit(events.DeviceLost(number, edge, report.device, report.lost))
+        edges = {device: edge for edge, group in assignment.items() for device in group}
+        for lost in (report for report in reports if report.lost):
+            self._emit(events.DeviceLost(number, edges[lost.device], lost.device, lost.lost))
         samples = sum(report.samples for report in reports)
         loss = sum(report.loss * report.samples for report in reports) / max(samples, 1)
         now = meter.by_hop(phase="train")
@@ -264,14 +266,6 @@ class Runner:
             | {"evaluation": meter.total(phase="evaluate").bytes},
             "peak_rss_bytes": peak_rss(),
         }
-
-    def _lost(self, reports: list[DeviceReport]) -> list[tuple[str, DeviceReport]]:
-        edges = {
-            device: edge
-            for edge, devices in self._federation.cloud.assignment.items()
-            for device in devices
-        }
-        return [(edges[report.device], report) for report in reports if report.lost]
 
     def _device(self, seen: DeviceRound) -> None:
         if seen.lost:
