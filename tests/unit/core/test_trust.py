@@ -1,5 +1,7 @@
 """Who goes the way of the others is trusted; who goes back, nowhere or anywhere is not."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -48,7 +50,8 @@ def own(step: Tensor) -> int:
     return int(step.abs()[0] * 1e5)
 
 
-ATTACKS = {
+Attack = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+ATTACKS: dict[str, Attack] = {
     "sign flip": lambda step, told: (-step, -told),
     "noise": lambda step, told: (draw(own(step), SIZE), draw(own(step) + 1, PROBES, CLASSES)),
     "free rider": lambda step, told: (torch.zeros(SIZE), torch.zeros(PROBES, CLASSES)),

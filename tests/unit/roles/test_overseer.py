@@ -106,7 +106,8 @@ def test_only_what_is_needed_is_asked() -> None:
 
 
 def test_similar_devices_come_together_and_mixed_ones_apart() -> None:
-    for strategy, shares in (("behaviour", {0, 4}), ("mixed", {2})):
+    wanted: dict[Strategy, set[int]] = {"behaviour": {0, 4}, "mixed": {2}}
+    for strategy, shares in wanted.items():
         cloud = overseer(strategy)
         cloud.judge(report(cloud))
         made = cloud.regroup(0)
