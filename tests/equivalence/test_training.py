@@ -42,7 +42,6 @@ from elsa.roles.cloud import Cloud, Schedule
 from elsa.roles.device import Device, DeviceSettings, Segments
 from elsa.roles.edge import Edge, EdgeModel
 from elsa.roles.learner import OptimizerSettings
-from elsa.roles.overseer import Regrouping
 from elsa.roles.trunk import PerDeviceTrunk, SharedTrunk
 from elsa.wire.meter import Meter
 
@@ -130,7 +129,6 @@ class Parts:
             testers={},
             speeds=device_speeds(config.network, list(devices), seed=0),
             latencies=latencies(config.network, list(devices), list(groups), seed=0),
-            first=Regrouping(-1, ()),
             shape=ModelShape(self.checkpoint.blocks, self.checkpoint.hidden_size, 1000, 96, False),
             meter=meter,
             layers=(meter,),
