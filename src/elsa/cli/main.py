@@ -90,6 +90,33 @@ def export(
 
 
 @app.command()
+def audit(
+    source: Annotated[
+        Path | None,
+        typer.Argument(metavar="[RUN|CONFIG]", help="Run folder, TOML file or preset."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of a config."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="New folder for what it writes.")] = None,
+    texts: Annotated[int, typer.Option(min=8, help="Texts to attack.")] = 120,
+    seed: Annotated[int, typer.Option(min=0, help="Of the attacks.")] = 0,
+    json_: Json = False,
+) -> None:
+    """Attack what the edge servers of a run see; show how well that does, and without defence."""
+    from elsa.audit.audit import Settings
+    from elsa.cli import audit as auditing
+
+    settings = Settings(texts=texts, seed=seed)
+    path = auditing.audit(source, set_ or [], out, settings, _say)
+    if json_:
+        sys.stdout.write(path.read_text(encoding="utf-8"))
+    else:
+        auditing.show(path)
+
+
+@app.command()
 def doctor() -> None:
     """Check what a run needs; say what is missing and how to get it."""
     from elsa.cli.doctor import examine

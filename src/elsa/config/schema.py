@@ -296,6 +296,17 @@ class Evaluate(Section):
     batch_size: Count = 64
 
 
+class Audit(Section):
+    """The transcript that `elsa audit` attacks: what edge servers see of devices."""
+
+    rounds: Annotated[int, Field(ge=0)] = 0
+    """Global rounds to record, the first so many; 0 records nothing."""
+    devices: Annotated[int, Field(ge=0)] = 0
+    """Devices to record, the first so many; 0 records all."""
+    megabytes: Count = 256
+    """What is recorded at most."""
+
+
 class Config(Section):
     """A whole run."""
 
@@ -317,6 +328,7 @@ class Config(Section):
     network: Network = Network()
     deploy: Deploy = Deploy()
     evaluate: Evaluate = Evaluate()
+    audit: Audit = Audit()
 
     @model_validator(mode="after")
     def _possible(self) -> "Config":

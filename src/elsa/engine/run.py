@@ -12,6 +12,7 @@ from elsa.config.schema import Config
 from elsa.engine.build import build_federation, digests_of, open_sources
 from elsa.engine.machine import prepare
 from elsa.engine.provenance import check_unchanged, new_manifest
+from elsa.engine.recording import recorded
 from elsa.engine.runner import Listener, Runner
 from elsa.engine.simulate import Simulation
 from elsa.record.checkpoint import load_checkpoint
@@ -65,8 +66,9 @@ def run(
     else:
         opened = RunDirectory.create(out, manifest)
     with opened as directory:
-        play = partial(Simulation, federation)
-        runner = Runner(federation, sources, directory, listen, stop, play)
+        watched = recorded(federation, directory.path)
+        play = partial(Simulation, watched)
+        runner = Runner(watched, sources, directory, listen, stop, play)
         return Result(directory.path, runner.run(started))
 
 
@@ -92,7 +94,7 @@ def resume(
         checkpoint = load_checkpoint(path) if any(directory.checkpoints.iterdir()) else None
         sources = open_sources(config, say)
         check_unchanged(directory.manifest, *digests_of(sources))
-        federation = build_federation(config, sources)
+        federation = recorded(build_federation(config, sources), directory.path)
         play = partial(Simulation, federation)
         runner = Runner(federation, sources, directory, listen, stop, play)
         if checkpoint is None:

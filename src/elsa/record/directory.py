@@ -5,6 +5,7 @@ events.jsonl    what happened                   tensorboard/   the same for Tens
 checkpoint/     the last two states             summary.json   the result
 adapter/        the PEFT adapter                lock           held by the process that writes
 clusters/       divergences after each clustering, and points in the plane, as .npz
+transcript/     what edge servers saw, if asked for by [audit]
 """
 
 import io

@@ -117,16 +117,22 @@ class Device:
         self._settings = settings
         self._moments: Mapping[str, Tensor] = {}
         self._rotations: Rotations | None = None
-        self._stream = (
-            BatchStream(
-                training,
-                settings.batch_size,
-                settings.seed,
-                settings.bucketing,
-                settings.pad_id,
-            )
-            if len(training)
-            else None
+        self._stream = self.stream() if len(training) else None
+
+    @property
+    def training(self) -> Examples:
+        """The rows it trains on."""
+        return self._training
+
+    def stream(self) -> BatchStream:
+        """Its training batches from the first on, apart from those it trains with."""
+        settings = self._settings
+        return BatchStream(
+            self._training,
+            settings.batch_size,
+            settings.seed,
+            settings.bucketing,
+            settings.pad_id,
         )
 
     def train(self, round_: int, edge_round: int) -> Exchange[Trained]:

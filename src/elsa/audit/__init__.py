@@ -1,0 +1,1 @@
+"""Attacks on what an edge server sees, from a transcript and declared knowledge alone."""

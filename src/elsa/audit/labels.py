@@ -1,0 +1,82 @@
+"""Reading labels from the gradients that a device sends for the second cut.
+
+The edge knows what it sent down (h2) and, from the adapters that pass through it, the device's
+top as it was at the beginning of the edge round. "gradients" works out what gradient each label
+would have given for a text and takes the label whose gradient points most nearly where the real
+one does: for a head on pooled states the gradient is a multiple of W^T (p - y), and of p - y only
+the entry of the right label is negative. "known labels" holds the labels of some texts, and gives
+every other text that of the known text whose summed gradient points most nearly the same way; a
+rotation that is the same for both changes nothing in that.
+
+Shapes: B texts, R rows of a batch at the second cut, D hidden size, C labels.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from elsa.audit.transcript import Session, Step
+from elsa.core.ragged import flat_index, mask_of, reached_lengths, unpack
+from elsa.model.segments import Top
+
+
+def from_gradients(top: Top, session: Session, labels: int) -> list[Tensor | None]:
+    """Guessed labels [B] of each step; None where h2 or g2 could not be read."""
+    top.bind(session.adapters)
+    return [_matched(top, session, step, labels) for step in session.steps]
+
+
+def directions(session: Session, step: Step) -> Tensor | None:
+    """Sum of each text's gradient [B, D], of norm 1; None where it could not be read."""
+    if step.g2 is None:
+        return None
+    rows = reached_lengths(step.lengths, session.reach)
+    owner = torch.repeat_interleave(torch.arange(len(rows)), torch.as_tensor(rows))
+    summed = torch.zeros(len(rows), step.g2.shape[1]).index_add_(0, owner, step.g2)
+    return functional.normalize(summed)
+
+
+def from_known(known: Tensor, labels: Tensor, unknown: Tensor) -> Tensor:
+    """Labels of the texts with directions `unknown` [B, D].
+
+    Args:
+        known: directions of the texts whose labels are known.
+        labels: theirs.
+        unknown: those to read.
+    """
+    return labels[(unknown @ known.T).argmax(1)]
+
+
+def _matched(top: Top, session: Session, step: Step, labels: int) -> Tensor | None:
+    if step.h2 is None or step.g2 is None:
+        return None
+    rows = reached_lengths(step.lengths, session.reach)
+    h2 = step.h2.clone().requires_grad_()
+    logits = _logits(top, h2, rows, whole=session.reach == "all")
+    likeness = []
+    for label in range(labels):
+        loss = functional.cross_entropy(logits, torch.full((len(rows),), label), reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, h2, retain_graph=True)
+        likeness.append(_cosines(gradient, step.g2, rows))
+    return torch.stack(likeness).argmax(0)
+
+
+def _logits(top: Top, h2: Tensor, rows: Sequence[int], *, whole: bool) -> Tensor:
+    if not whole:
+        alone: Tensor = top(h2[:, None])
+        return alone
+    width = max(rows)
+    index, mask = flat_index(rows, width), mask_of(rows, width)
+    logits: Tensor = top(unpack(h2, index, len(rows), width), mask)
+    return logits
+
+
+def _cosines(one: Tensor, other: Tensor, rows: Sequence[int]) -> Tensor:
+    owner = torch.repeat_interleave(torch.arange(len(rows)), torch.as_tensor(rows))
+
+    def sums(values: Tensor) -> Tensor:
+        return torch.zeros(len(rows)).index_add_(0, owner, values.sum(1))
+
+    return sums(one * other) / (sums(one * one) * sums(other * other)).sqrt().clamp(min=1e-30)

@@ -1,0 +1,227 @@
+"""`elsa audit`: records what edge servers see, attacks it, and shows how well that does.
+
+Attacks live in `elsa.audit` and know no engine; what they attack is made by the engine, which knows
+no attack. The two meet here.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from elsa.audit.audit import Candidates, Settings, attack
+from elsa.audit.defence import Defence, Turn
+from elsa.audit.knowledge import Knowledge
+from elsa.audit.row import Row
+from elsa.audit.transcript import Session, read_sessions
+from elsa.config.load import load_config
+from elsa.config.schema import Config, SsOp, Wire
+from elsa.core.codec import HopCodecs
+from elsa.core.split import Split
+from elsa.data.batches import Batch, Examples
+from elsa.data.sources import load_table
+from elsa.data.table import Columns
+from elsa.engine import run as engine
+from elsa.engine.answers import batches_of
+from elsa.engine.build import Sources, build_federation, open_sources
+from elsa.engine.codecs import hop_codecs
+from elsa.engine.directions import PUBLIC, public_directions
+from elsa.engine.federation import Federation
+from elsa.engine.parts import encode
+from elsa.engine.recording import TRANSCRIPT
+from elsa.model.segments import initial_adapters
+from elsa.record.atomic import write_atomically
+from elsa.record.checkpoint import load_checkpoint
+from elsa.record.manifest import read_manifest
+
+ROUNDS = 2
+"""Global rounds of a run that is made to be recorded: two, so that rounds can be linked."""
+PLAIN = "no defence"
+Say = Callable[[str], None]
+
+
+def audit(
+    source: Path | None,
+    overrides: Sequence[str],
+    out: Path | None,
+    settings: Settings,
+    say: Say = lambda _: None,
+) -> Path:
+    """Attack a run, or a short run of a config, and the same without any defence.
+
+    Args:
+        source: a run directory, or a config as `elsa run` takes it.
+        overrides: settings of a config.
+        out: an empty or new folder; None takes RUN/audit, or runs/NAME-audit.
+        settings: of the attacks.
+        say: told what takes time.
+
+    Returns:
+        audit.json, which it wrote.
+
+    Raises:
+        ElsaError: it cannot be run, recorded or attacked.
+    """
+    is_run = source is not None and (source / "manifest.json").is_file()
+    run = source if is_run else None
+    config = _config_of(run) if run else load_config(source, overrides)
+    folder = out or (run / "audit" if run else engine.RUNS / f"{config.run.name}-audit")
+    found: dict[str, list[Row]] = {}
+    plain = undefended(config)
+    if run is not None and (run / TRANSCRIPT).is_dir():
+        found["this run"] = attack_run(run, run, settings, say)
+    else:
+        name = "this run" if config != plain else PLAIN
+        found[name] = _recorded(config, folder / "recorded", run, settings, say)
+    if PLAIN not in found and config == plain:
+        found = {PLAIN: found["this run"]}
+    elif PLAIN not in found:
+        found[PLAIN] = _recorded(plain, folder / "undefended", None, settings, say)
+    rows = {name: [asdict(row) for row in each] for name, each in found.items()}
+    report = {
+        "config": config.model_dump(mode="json"),
+        "settings": asdict(settings),
+        "attacks": rows,
+    }
+    path = folder / "audit.json"
+    write_atomically(path, json.dumps(report, indent=1, default=str).encode() + b"\n")
+    return path
+
+
+def undefended(config: Config) -> Config:
+    """The config with nothing between a device's states and its edge."""
+    return config.model_copy(update={"ssop": SsOp(), "wire": Wire()})
+
+
+def attack_run(recording: Path, trained: Path, settings: Settings, say: Say) -> list[Row]:
+    """The rows of a run with a transcript.
+
+    Args:
+        recording: the run directory with the transcript.
+        trained: the run directory whose last adapters are asked about their members.
+        settings: of the attacks.
+        say: told what takes time.
+    """
+    config = _config_of(recording)
+    sources = open_sources(config, say)
+    federation = build_federation(config, sources)
+    knowledge, codecs_of = knowledge_of(config, sources, say)
+    say("decoding the transcript")
+    sessions = read_sessions(recording / TRANSCRIPT, codecs_of)
+
+    def answers(session: Session) -> Sequence[Batch] | None:
+        lengths = [step.lengths for step in session.steps]
+        return batches_of(federation, session.device, session.round, session.edge_round, lengths)
+
+    return attack(
+        sessions,
+        answers,
+        knowledge,
+        _candidates(config, sources, federation, trained),
+        settings,
+        say,
+    )
+
+
+def knowledge_of(
+    config: Config, sources: Sources, say: Say = lambda _: None
+) -> tuple[Knowledge, Callable[[], HopCodecs]]:
+    """What an edge knows of a config besides its transcript; and the codecs of one end."""
+    model = sources.model
+    split = Split.of(model.checkpoint.blocks, config.split.bottom, config.split.top)
+    held = model.segments(split)
+    directions = public_directions(config, model, sources.tokenizer)
+    wire = config.wire.model_copy(update={"folder": ""})
+    codecs_of = partial(hop_codecs, wire, model.checkpoint.hidden_size, directions)
+    ssop = config.ssop
+    turn = Turn(ssop.rank, ssop.angle, ssop.about) if ssop.rank else None
+    table = load_table(PUBLIC, Columns(label=""), say=say)
+    encoded = sources.tokenizer.encode(table.text, max_tokens=config.model.max_tokens)
+    public = Examples([it.input_ids for it in encoded if len(it.input_ids)])
+    defence = Defence(lambda: codecs_of().h1, turn)
+    pad = sources.tokenizer.pad_id
+    return Knowledge(held.bottom, model.trunk(split), held.top, public, pad, defence), codecs_of
+
+
+def show(path: Path, console: Console | None = None) -> None:
+    """Print an audit as a table on standard output."""
+    console = console or Console()
+    report = json.loads(path.read_text("utf-8"))["attacks"]
+    columns = [name for name in (PLAIN, "this run") if name in report]
+    table = Table("about", "attack", "score", *columns, "chance", "attacker knows", box=None)
+    rows = {(row["about"], row["attack"], row["measure"]): row for row in report[columns[-1]]}
+    for key, row in rows.items():
+        cells = [_cell(report[name], key) for name in columns]
+        table.add_row(*key, *cells, f"{row['score']['chance']:.3f}", row["knows"])
+    console.print(table)
+    console.print(f"audit    {path}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _cell(rows: Sequence[Mapping[str, Any]], key: tuple[str, str, str]) -> str:
+    for row in rows:
+        if (row["about"], row["attack"], row["measure"]) == key:
+            score = row["score"]
+            return f"{score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f})"
+    return "-"
+
+
+def _recorded(
+    config: Config, folder: Path, trained: Path | None, settings: Settings, say: Say
+) -> list[Row]:
+    rounds = min(ROUNDS, config.federation.rounds)
+    short = config.model_copy(
+        update={
+            "federation": config.federation.model_copy(update={"rounds": rounds}),
+            "audit": config.audit.model_copy(update={"rounds": rounds}),
+        }
+    )
+    say(f"recording {rounds} rounds in {folder}")
+    done = engine.run(short, out=folder)
+    return attack_run(done.directory, trained or done.directory, settings, say)
+
+
+def _config_of(run: Path) -> Config:
+    return Config.model_validate_json(json.dumps(read_manifest(run).config))
+
+
+def _candidates(
+    config: Config, sources: Sources, federation: Federation, trained: Path
+) -> Candidates:
+    model = sources.model
+    generator = np.random.default_rng(config.run.seed)
+    parts = [device.training for device in federation.devices.values()]
+    each = math.ceil(1000 / len(parts))
+    chosen = [part.take(generator.permutation(len(part))[:each]) for part in parts]
+    return Candidates(
+        _joined(chosen),
+        encode(sources.text.test, sources.tokenizer, config),
+        initial_adapters(model.checkpoint, model.task, model.lora, config.run.seed),
+        _adapters_of(trained),
+    )
+
+
+def _adapters_of(run: Path) -> dict[str, Tensor]:
+    held = load_checkpoint(run).tensors
+    return {
+        name.removeprefix("global/"): value
+        for name, value in held.items()
+        if name.startswith("global/")
+    }
+
+
+def _joined(parts: Sequence[Examples]) -> Examples:
+    types = [part.token_types for part in parts if part.token_types is not None]
+    labels = [part.labels for part in parts if part.labels is not None]
+    return Examples(
+        [ids for part in parts for ids in part.input_ids],
+        [it for each in types for it in each] if types else None,
+        np.concatenate(labels) if labels else None,
+    )

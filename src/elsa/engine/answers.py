@@ -1,0 +1,36 @@
+"""What a recorded run was really about: the key by which attacks on its transcript are scored.
+
+No attack sees any of this. A device's batches follow from its rows and its seed; which of them an
+edge round was about is found by the lengths of their texts, which are in the transcript.
+"""
+
+from collections.abc import Sequence
+from itertools import islice
+
+from elsa.data.batches import Batch
+from elsa.engine.federation import Federation
+
+
+def batches_of(
+    federation: Federation,
+    device: str,
+    round_: int,
+    edge_round: int,
+    lengths: Sequence[Sequence[int]],
+) -> list[Batch] | None:
+    """The batches of an edge round of a device; None if none fits.
+
+    Args:
+        federation: built as that of the run was, never trained.
+        device: its name.
+        round_, edge_round: which edge round.
+        lengths: tokens of each text, for each local step that was recorded.
+    """
+    shape = federation.config.federation
+    for earlier in range(round_, -1, -1):  # a device that did not always take part is behind
+        stream = federation.devices[device].stream()
+        stream.position = (earlier * shape.edge_rounds + edge_round) * shape.local_steps
+        batches = list(islice(stream, len(lengths)))
+        if [list(batch.lengths) for batch in batches] == [list(each) for each in lengths]:
+            return batches
+    return None
