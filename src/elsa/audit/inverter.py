@@ -34,7 +34,7 @@ class Training:
         rivals: tokens of the vocabulary that the right one is told from, besides the batch's own.
     """
 
-    steps: int = 300
+    steps: int = 200
     batch: int = 48
     width: int = 192
     layers: int = 1

@@ -18,7 +18,7 @@ from elsa.audit.scores import rouge_l, share
 from elsa.audit.tokens import Dictionary, adaptive, known
 from elsa.data.batches import Examples
 
-HEARD = 200
+HEARD = 60
 """Public texts kept out of the dictionary, on which an adaptive attacker tries what does best."""
 KNOWS = {
     "matching": "public model and text",
