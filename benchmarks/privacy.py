@@ -39,6 +39,8 @@ ARMS: dict[str, tuple[str, ...]] = {
     "rotated-2-bit": ("wire.h1=rotate+quantize:2:token:gauss",),
     "bottom-2": ("split.bottom=2",),
     "bottom-3": ("split.bottom=3",),
+    "noise-0.1": ("noise.ratio=0.1",),
+    "noise-0.3": ("noise.ratio=0.3",),
     "top-0": ("split.top=0",),
     "frozen-bottom": ("split.freeze_bottom=true",),
     "bottom-3-ssop-64": ("split.bottom=3", "ssop.rank=64", "ssop.angle=1.0"),
@@ -59,7 +61,7 @@ COLUMNS = {
 
 def cell(arm: str, seed: int, extra: Sequence[str], settings: Settings) -> dict[str, Any]:
     """One run of an arm, attacked."""
-    overrides = ["audit.rounds=2", *extra, *ARMS[arm], f"run.seed={seed}"]
+    overrides = ["audit.record_rounds=2", *extra, *ARMS[arm], f"run.seed={seed}"]
     config = load_config(None, overrides)
     with tempfile.TemporaryDirectory(prefix="privacy-") as folder:
         began = monotonic()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from elsa.core.codec import Codec, Frame, Identity
-from elsa.core.noise import clipped, noised
+from elsa.core.noise import Noise
 from elsa.core.secret import SecretSeed
 from elsa.core.ssop import Rotation, Subspace
 
@@ -26,15 +26,6 @@ class Turn:
     rank: int
     angle: float
     about: Literal["mean", "origin"]
-
-
-@dataclass(frozen=True)
-class Noise:
-    """What is known of noise: centre [D] and norm of the clipping, standard deviation."""
-
-    centre: Tensor
-    norm: float
-    deviation: float
 
 
 @dataclass(frozen=True)
@@ -72,8 +63,7 @@ class Defence:
             states = Rotation.draw(subspace, self.turn.angle, key.derive("turn")).forward(states)
         if self.noise is not None:
             generator = torch.Generator().manual_seed(seed)
-            held = clipped(states, self.noise.centre, self.noise.norm)
-            states = noised(held, self.noise.deviation, generator)
+            states = self.noise.apply(states, torch.randn(states.shape, generator=generator))
         codec, frame = self.codec(), Frame(tuple(lengths), seed)
         return codec.decode(codec.encode(states, frame), frame).float()
 

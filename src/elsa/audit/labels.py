@@ -53,13 +53,13 @@ def _matched(top: Top, session: Session, step: Step, labels: int) -> Tensor | No
     if step.h2 is None or step.g2 is None:
         return None
     rows = reached_lengths(step.lengths, session.reach)
-    h2 = step.h2.clone().requires_grad_()
+    h2 = step.h2.to(top.checkpoint.dtype, copy=True).requires_grad_()
     logits = _logits(top, h2, rows, whole=session.reach == "all")
     likeness = []
     for label in range(labels):
         loss = functional.cross_entropy(logits, torch.full((len(rows),), label), reduction="sum")
         (gradient,) = torch.autograd.grad(loss, h2, retain_graph=True)
-        likeness.append(_cosines(gradient, step.g2, rows))
+        likeness.append(_cosines(gradient.float(), step.g2, rows))
     return torch.stack(likeness).argmax(0)
 
 

@@ -23,7 +23,7 @@ from elsa.audit.knowledge import Knowledge
 from elsa.audit.row import Row
 from elsa.audit.transcript import Session, read_sessions
 from elsa.config.load import load_config
-from elsa.config.schema import Config, SsOp, Wire
+from elsa.config.schema import Config, Noise, SsOp, Wire
 from elsa.core.codec import HopCodecs
 from elsa.core.split import Split
 from elsa.data.batches import Batch, Examples
@@ -31,7 +31,7 @@ from elsa.data.sources import load_table
 from elsa.data.table import Columns
 from elsa.engine import run as engine
 from elsa.engine.answers import batches_of
-from elsa.engine.build import Sources, build_federation, open_sources
+from elsa.engine.build import Sources, build_federation, noise_of, open_sources
 from elsa.engine.codecs import hop_codecs
 from elsa.engine.directions import PUBLIC, public_directions
 from elsa.engine.federation import Federation
@@ -98,7 +98,7 @@ def audit(
 
 def undefended(config: Config) -> Config:
     """The config with nothing between a device's states and its edge."""
-    return config.model_copy(update={"ssop": SsOp(), "wire": Wire()})
+    return config.model_copy(update={"ssop": SsOp(), "noise": Noise(), "wire": Wire()})
 
 
 def attack_run(recording: Path, trained: Path, settings: Settings, say: Say) -> list[Row]:
@@ -146,7 +146,7 @@ def knowledge_of(
     table = load_table(PUBLIC, Columns(label=""), say=say)
     encoded = sources.tokenizer.encode(table.text, max_tokens=config.model.max_tokens)
     public = Examples([it.input_ids for it in encoded if len(it.input_ids)])
-    defence = Defence(lambda: codecs_of().h1, turn)
+    defence = Defence(lambda: codecs_of().h1, turn, noise_of(config.noise))
     pad = sources.tokenizer.pad_id
     return Knowledge(held.bottom, model.trunk(split), held.top, public, pad, defence), codecs_of
 
@@ -180,7 +180,7 @@ def _recorded(
     short = config.model_copy(
         update={
             "federation": config.federation.model_copy(update={"rounds": rounds}),
-            "audit": config.audit.model_copy(update={"rounds": rounds}),
+            "audit": config.audit.model_copy(update={"record_rounds": rounds}),
         }
     )
     say(f"recording {rounds} rounds in {folder}")

@@ -260,6 +260,15 @@ class Attack(Section):
     """Of a free rider: norm of the noise, as a part of the norm of what it adds it to."""
 
 
+class Noise(Section):
+    """Clipping of what an edge sees, token by token, and Gaussian noise on it."""
+
+    ratio: Annotated[float, Field(ge=0)] = 0.0
+    """Standard deviation of each value's noise in parts of `clip`; 0 neither clips nor adds any."""
+    clip: Positive = 12.0
+    """C, largest norm of a token's hidden state."""
+
+
 class Link(Section):
     """One kind of link of the virtual clock."""
 
@@ -299,9 +308,9 @@ class Evaluate(Section):
 class Audit(Section):
     """The transcript that `elsa audit` attacks: what edge servers see of devices."""
 
-    rounds: Annotated[int, Field(ge=0)] = 0
+    record_rounds: Annotated[int, Field(ge=0)] = 0
     """Global rounds to record, the first so many; 0 records nothing."""
-    devices: Annotated[int, Field(ge=0)] = 0
+    record_devices: Annotated[int, Field(ge=0)] = 0
     """Devices to record, the first so many; 0 records all."""
     megabytes: Count = 256
     """What is recorded at most."""
@@ -325,6 +334,7 @@ class Config(Section):
     wire: Wire = Wire()
     ssop: SsOp = SsOp()
     attack: Attack = Attack()
+    noise: Noise = Noise()
     network: Network = Network()
     deploy: Deploy = Deploy()
     evaluate: Evaluate = Evaluate()

@@ -1,6 +1,6 @@
 """Gaussian noise on what leaves a device, and what it is worth in differential privacy.
 
-Every token's hidden state is clipped about a public centre to a norm of C, and noise of standard
+Every token's hidden state is clipped about zero to a norm of C, and noise of standard
 deviation s is added to each of its values. Between any two tokens of a position the clipped states
 differ by at most 2 C, so one release is Gaussian differential privacy with mu = 2 C / s, and k
 releases of one text are sqrt(k) mu (Dong, Roth and Su 2019, arXiv 1905.02383, corollary 3.3). The
@@ -15,6 +15,7 @@ Shapes: T tokens, D hidden size.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,17 +24,28 @@ from torch.special import log_ndtr
 from elsa.errors import ConfigError
 
 
-def clipped(states: Tensor, centre: Tensor, norm: float) -> Tensor:
-    """States [T, D], each within a norm of the centre [D]; differentiable, in their dtype."""
-    away = states - centre.to(states.dtype)
-    size = away.float().norm(dim=-1, keepdim=True).clamp(min=1e-12)
-    return centre.to(states.dtype) + away * (norm / size).clamp(max=1).to(states.dtype)
+@dataclass(frozen=True)
+class Noise:
+    """Clipping and noise.
 
+    Attributes:
+        norm: C, to which each state is clipped about zero.
+        ratio: s / C.
+    """
 
-def noised(states: Tensor, deviation: float, generator: torch.Generator) -> Tensor:
-    """States [T, D] with Gaussian noise of a standard deviation; the gradient passes unchanged."""
-    drawn = torch.randn(states.shape, generator=generator, dtype=torch.float32)
-    return states + (deviation * drawn).to(states.dtype)
+    norm: float
+    ratio: float
+
+    def apply(self, states: Tensor, drawn: Tensor) -> Tensor:
+        """What leaves the device; differentiable, and the noise is no part of the gradient.
+
+        Args:
+            states: [T, D].
+            drawn: standard normal numbers [T, D].
+        """
+        size = states.float().norm(dim=-1, keepdim=True).clamp(min=1e-12)
+        clipped = states * (self.norm / size).clamp(max=1).to(states.dtype)
+        return clipped + (self.ratio * self.norm * drawn).to(states.dtype)
 
 
 def epsilon_of(ratio: float, delta: float, releases: int = 1) -> float:

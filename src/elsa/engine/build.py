@@ -10,8 +10,10 @@ from torch import Tensor
 
 from elsa.config.names import numbered
 from elsa.config.schema import Config
+from elsa.config.schema import Noise as NoiseSettings
 from elsa.core.codec import HopCodecs
 from elsa.core.cost import ModelShape
+from elsa.core.noise import Noise
 from elsa.core.secret import SecretSeed
 from elsa.core.split import Split
 from elsa.core.ssop import check_rank
@@ -358,11 +360,17 @@ def _optimizer(config: Config) -> OptimizerSettings:
 
 
 def _perturbation(config: Config, secret: SecretSeed, hidden: int) -> Perturbation | None:
-    ssop = config.ssop
-    if not ssop.rank:
+    ssop, noise = config.ssop, noise_of(config.noise)
+    if not ssop.rank and noise is None:
         return None
-    check_rank(ssop.rank, hidden)
-    return Perturbation(ssop.rank, ssop.angle, ssop.fresh, ssop.about, secret)
+    if ssop.rank:
+        check_rank(ssop.rank, hidden)
+    return Perturbation(ssop.rank, ssop.angle, ssop.fresh, ssop.about, secret, noise)
+
+
+def noise_of(settings: NoiseSettings) -> Noise | None:
+    """Clipping and noise as set; None where there is none."""
+    return Noise(settings.clip, settings.ratio) if settings.ratio else None
 
 
 def _simulated_secret(config: Config, device: str) -> SecretSeed:

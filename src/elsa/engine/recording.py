@@ -13,13 +13,13 @@ TRANSCRIPT = "transcript"
 def recorded(federation: Federation, run: Path) -> Federation:
     """The federation with a recorder on its links, if its config asks for one."""
     audit = federation.config.audit
-    if not audit.rounds:
+    if not audit.record_rounds:
         return federation
     names = sorted(federation.devices)
     recorder = Recorder(
         run / TRANSCRIPT,
-        audit.rounds,
+        audit.record_rounds,
         audit.megabytes * 10**6,
-        names[: audit.devices] if audit.devices else names,
+        names[: audit.record_devices] if audit.record_devices else names,
     )
     return replace(federation, layers=(*federation.layers, recorder))

@@ -19,7 +19,7 @@ from elsa.core.codec import HopCodecs
 from elsa.core.ragged import reached_lengths
 from elsa.core.score import Tally
 from elsa.core.split import Split
-from elsa.core.ssop import Rotation, Rotations
+from elsa.core.ssop import Rotations
 from elsa.data.batches import Batch, BatchStream, Examples, eval_batches
 from elsa.errors import CacheMiss, ProtocolError
 from elsa.model.segments import Bottom, Top
@@ -28,7 +28,7 @@ from elsa.roles.hops import Hops
 from elsa.roles.learner import Learner, OptimizerSettings
 from elsa.roles.local import LocalStep
 from elsa.roles.parcel import Sent, unwrap, wrap
-from elsa.roles.perturb import Perturbation, rotations_of
+from elsa.roles.perturb import Disguise, Perturbation, rotations_of
 from elsa.wire.messages import (
     Accepted,
     Activations,
@@ -145,9 +145,9 @@ class Device:
         loss, samples = 0.0, 0
         for step in range(plan.local_steps):
             batch = next(self._stream)
-            rotation = self._rotation(round_, edge_round, step)
+            disguise = self._disguise(round_, edge_round, step)
             rows = len(batch.lengths)
-            loss += rows * (yield from self._step(step, batch, learner, hops, rotation))
+            loss += rows * (yield from self._step(step, batch, learner, hops, disguise))
             samples += rows
         if self._settings.optimizer.keep_moments:
             self._moments = learner.moments()
@@ -171,7 +171,7 @@ class Device:
             self._held_out, self._settings.eval_batch_size, self._settings.pad_id
         )
         for step, batch in enumerate(batches):
-            local = self._local(batch, learner, self._rotation(round_, -1, step))
+            local = self._local(batch, learner, self._disguise(round_, -1, step))
             with torch.no_grad():
                 h1 = local.up()
             h2 = yield from self._pass_trunk(step, batch, h1, hops, training=False)
@@ -230,25 +230,27 @@ class Device:
         """Number of each row, for codecs that remember; if none does, the edge need not know."""
         return batch.rows if self._codecs.remembering else ()
 
-    def _rotation(self, round_: int, edge_round: int, step: int) -> Rotation | None:
-        settings = self._settings
-        if settings.perturbation is None:
-            return None
+    def _disguise(self, round_: int, edge_round: int, step: int) -> Disguise:
+        how = self._settings.perturbation
+        if how is None:
+            return Disguise()
+        place = (round_, edge_round, step)
+        secret = how.secret.derive("noise", *place)
+        if not how.rank:
+            return Disguise(None, how.noise, secret)
         if self._rotations is None:
             rows = self._training if len(self._training) else self._held_out
-            self._rotations = rotations_of(
-                settings.perturbation, self.segments.bottom, rows, settings.pad_id
-            )
-        return self._rotations.at(round_, edge_round, step)
+            self._rotations = rotations_of(how, self.segments.bottom, rows, self._settings.pad_id)
+        return Disguise(self._rotations.at(*place), how.noise, secret)
 
-    def _local(self, batch: Batch, learner: Learner, rotation: Rotation | None) -> LocalStep:
+    def _local(self, batch: Batch, learner: Learner, disguise: Disguise) -> LocalStep:
         bottom, top, rows = self.segments.bottom, self.segments.top, self._settings.micro_batch
-        return LocalStep(bottom, top, learner.parameters, batch, rotation, rows)
+        return LocalStep(bottom, top, learner.parameters, batch, disguise, rows)
 
     def _step(
-        self, step: int, batch: Batch, learner: Learner, hops: Hops, rotation: Rotation | None
+        self, step: int, batch: Batch, learner: Learner, hops: Hops, disguise: Disguise
     ) -> Exchange[float]:
-        local = self._local(batch, learner, rotation)
+        local = self._local(batch, learner, disguise)
         h2 = yield from self._pass_trunk(step, batch, local.up(), hops, training=True)
         loss, slope = local.learn(h2)
         numbers = self._numbers(batch)

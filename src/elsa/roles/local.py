@@ -16,10 +16,9 @@ from torch import Tensor
 
 from elsa.core.ragged import flat_index, pack, reached_lengths, unpack
 from elsa.core.score import Tally, predictions
-from elsa.core.ssop import Rotation
 from elsa.data.batches import Batch
 from elsa.model.segments import Bottom, Top
-from elsa.roles.perturb import turned, turned_back
+from elsa.roles.perturb import Disguise
 
 
 class LocalStep:
@@ -31,24 +30,24 @@ class LocalStep:
         top: Top,
         adapters: Mapping[str, Tensor],
         batch: Batch,
-        rotation: Rotation | None = None,
+        disguise: Disguise | None = None,
         micro_batch: int = 0,
     ) -> None:
         """Set up; `micro_batch` rows are taken at a time, all if 0."""
         self._bottom = bottom
         self._top = top
         self._adapters = adapters
-        self._rotation = rotation
+        self._disguise = disguise or Disguise()
         self._batches = batch.parts(micro_batch or len(batch.lengths))
         self._h1: Tensor | None = None
 
     def up(self) -> Tensor:
         """h1 [T, D], without its graph."""
         if len(self._batches) == 1:
-            self._h1 = self._below(self._batches[0])
+            self._h1 = self._below(0)
             return self._h1.detach()
         with torch.no_grad():
-            return torch.cat([self._below(batch) for batch in self._batches])
+            return torch.cat([self._below(part) for part in range(len(self._batches))])
 
     def learn(self, h2: Tensor) -> tuple[float, Tensor]:
         """Mean loss at h2 [U, D] and its gradient there; the top's adapters gather theirs."""
@@ -69,8 +68,8 @@ class LocalStep:
             torch.autograd.backward(self._h1, g1)
             return
         sizes = [sum(batch.lengths) for batch in self._batches]
-        for batch, gradient in zip(self._batches, _pieces(g1, sizes), strict=True):
-            torch.autograd.backward(self._below(batch), gradient)
+        for part, gradient in enumerate(_pieces(g1, sizes)):
+            torch.autograd.backward(self._below(part), gradient)
 
     @torch.no_grad()
     def score(self, h2: Tensor) -> Tally:
@@ -80,15 +79,16 @@ class LocalStep:
             total += self._top.score(*self._above(batch, given), batch.labels)
         return total
 
-    def _below(self, batch: Batch) -> Tensor:
+    def _below(self, part: int) -> Tensor:
+        batch = self._batches[part]
         self._bottom.bind(self._adapters)
         states = self._bottom(batch.input_ids, batch.mask, batch.token_types)
-        return turned(pack(states, _index(batch)), self._rotation)
+        return self._disguise.show(pack(states, _index(batch)), part)
 
     def _above(self, batch: Batch, h2: Tensor) -> tuple[Tensor, Tensor | None]:
         """What the top takes: padded hidden states with their mask, or one row a text."""
         self._top.bind(self._adapters)
-        h2 = turned_back(h2, self._rotation)
+        h2 = self._disguise.read(h2)
         if self._top.reach == "all":
             return unpack(h2, _index(batch), *batch.input_ids.shape), batch.mask
         return h2[:, None], None

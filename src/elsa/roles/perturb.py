@@ -1,4 +1,7 @@
-"""A device's secret rotation of what leaves it, and its undoing (SS-OP, `core.ssop`)."""
+"""What a device does to its hidden states before they leave it, and its undoing.
+
+A secret rotation (SS-OP, `core.ssop`), then clipping and noise (`core.noise`); either may be off.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from elsa.core.noise import Noise
 from elsa.core.ragged import flat_index, pack
 from elsa.core.secret import SecretSeed
 from elsa.core.ssop import Fresh, Rotation, Rotations, Subspace
@@ -21,11 +25,12 @@ class Perturbation:
     """How a device perturbs.
 
     Attributes:
-        rank: r, directions rotated.
+        rank: r, directions rotated; 0 rotates nothing.
         angle: largest angle, in half turns.
         fresh: how long a rotation lives.
         about: the point that stays.
         secret: what only this device knows; it is in no message and no file.
+        noise: clipping and noise; None adds none.
     """
 
     rank: int
@@ -33,6 +38,7 @@ class Perturbation:
     fresh: Fresh
     about: Literal["mean", "origin"]
     secret: SecretSeed
+    noise: Noise | None = None
 
 
 def rotations_of(
@@ -58,11 +64,32 @@ def rotations_of(
     return Rotations(subspace, perturbation.angle, perturbation.fresh, secret)
 
 
-def turned(states: Tensor, rotation: Rotation | None) -> Tensor:
-    """What the edge may see of the states; differentiable."""
-    return states if rotation is None else rotation.forward(states)
+@dataclass(frozen=True)
+class Disguise:
+    """What is done to one batch.
 
+    Attributes:
+        rotation: turns it; None does not.
+        noise: clips it and adds noise; None does not.
+        secret: of this batch's noise.
+    """
 
-def turned_back(states: Tensor, rotation: Rotation | None) -> Tensor:
-    """What the edge sent, for the top; differentiable."""
-    return states if rotation is None else rotation.inverse(states)
+    rotation: Rotation | None = None
+    noise: Noise | None = None
+    secret: SecretSeed | None = None
+
+    def show(self, states: Tensor, part: int = 0) -> Tensor:
+        """What the edge may see of the states [T, D]; differentiable.
+
+        Each part of a batch, by its number, has noise of its own.
+        """
+        if self.rotation is not None:
+            states = self.rotation.forward(states)
+        if self.noise is not None and self.secret is not None:
+            drawn = self.secret.derive(part).normal(states.shape).to(states.device, torch.float32)
+            states = self.noise.apply(states, drawn)
+        return states
+
+    def read(self, states: Tensor) -> Tensor:
+        """What the edge sent [R, D], for the top; differentiable."""
+        return states if self.rotation is None else self.rotation.inverse(states)

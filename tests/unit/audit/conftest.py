@@ -40,5 +40,5 @@ def recorded(make: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from elsa.engine.run import run
 
     out = tmp_path_factory.mktemp("audited") / "run"
-    run(make("audit.rounds=2", "partition.kind=iid"), out=out)
+    run(make("audit.record_rounds=2", "partition.kind=iid"), out=out)
     return out

@@ -75,7 +75,7 @@ def test_a_codec_that_remembers_is_followed(make: Any, tmp_path: Path) -> None:
     from elsa.engine.run import run
 
     config = make(
-        "audit.rounds=2", "wire.h1=temporal:0.1", "federation.local_steps=12", "data.limit=60"
+        "audit.record_rounds=2", "wire.h1=temporal:0.1", "federation.local_steps=12", "data.limit=60"
     )
     run(config, out=tmp_path / "run")
     sources = open_sources(config)
@@ -117,7 +117,7 @@ def test_sessions_are_linked_by_the_states_that_they_show() -> None:
 
 
 def test_no_transcript_is_said(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"audit\.rounds"):
+    with pytest.raises(RunError, match=r"audit\.record_rounds"):
         read_sessions(tmp_path, lambda: EXACT)
 
 

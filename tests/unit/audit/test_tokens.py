@@ -5,10 +5,11 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from elsa.audit.defence import NONE, Defence, Noise, Turn
+from elsa.audit.defence import NONE, Defence, Turn
 from elsa.audit.inverter import Training, learn
 from elsa.audit.knowledge import Texts
 from elsa.audit.tokens import Dictionary, adaptive, known
+from elsa.core.noise import Noise
 
 Make = Callable[..., Texts]
 EVERYTHING = Defence(turn=Turn(24, 1.0, "mean"))
@@ -72,7 +73,7 @@ def test_a_rotation_of_everything_stops_all_but_known_texts(
 def test_against_noise_the_posterior_beats_the_nearest(
     dictionary: Dictionary, secret: Texts, texts: Make
 ) -> None:
-    noise = Defence(noise=Noise(torch.zeros(24), 1e9, 3.0))
+    noise = Defence(noise=Noise(1e9, 3e-9))
     noisy = seen(secret, noise)
     reader = adaptive(dictionary, texts(200, 2), noise, 0)
     adapted, plain = (

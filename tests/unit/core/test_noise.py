@@ -5,36 +5,32 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elsa.core.noise import clipped, epsilon_of, noised
+from elsa.core.noise import Noise, epsilon_of
 from elsa.errors import ConfigError
+
+STATES = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
+ZEROS = torch.zeros(50, 8)
 
 
 def test_clipping_keeps_what_is_near_and_brings_the_rest_to_the_norm_in_its_direction() -> None:
-    centre = torch.tensor([1.0, 0.0])
-    states = torch.tensor([[1.5, 0.0], [1.0, 8.0]])
-    torch.testing.assert_close(clipped(states, centre, 2.0), torch.tensor([[1.5, 0.0], [1.0, 2.0]]))
+    held = Noise(2.0, 0.1).apply(torch.tensor([[1.5, 0.0], [3.0, 4.0]]), torch.zeros(2, 2))
+    torch.testing.assert_close(held, torch.tensor([[1.5, 0.0], [1.2, 1.6]]))
 
 
 def test_two_clipped_states_are_never_further_apart_than_the_bound_that_epsilon_assumes() -> None:
-    generator = torch.Generator().manual_seed(0)
-    states = 10 * torch.randn(50, 8, generator=generator)
-    held = clipped(states, torch.ones(8), 0.7)
+    held = Noise(0.7, 0.1).apply(10 * STATES, ZEROS)
     assert torch.cdist(held, held).max() <= 2 * 0.7 + 1e-5
 
 
-def test_noise_has_the_deviation_asked_for_and_follows_its_generator() -> None:
-    states = torch.zeros(200, 100)
-    one = noised(states, 0.3, torch.Generator().manual_seed(1))
-    assert float(one.std()) == pytest.approx(0.3, rel=0.02)
-    assert torch.equal(one, noised(states, 0.3, torch.Generator().manual_seed(1)))
-    assert not torch.equal(one, noised(states, 0.3, torch.Generator().manual_seed(2)))
+def test_noise_is_what_was_drawn_times_ratio_and_norm() -> None:
+    torch.testing.assert_close(Noise(2.0, 0.25).apply(ZEROS, STATES), STATES * 0.5)
 
 
-def test_gradients_pass_noise_unchanged() -> None:
-    states = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    noised(states, 1.0, torch.Generator().manual_seed(0)).sum().backward()
+def test_gradients_pass_noise_unchanged_where_nothing_was_clipped() -> None:
+    states = STATES.clone().requires_grad_()
+    Noise(1e6, 1e-6).apply(states, STATES).sum().backward()
     assert states.grad is not None
-    assert torch.equal(states.grad, torch.ones(3, 4))
+    torch.testing.assert_close(states.grad, torch.ones(50, 8))
 
 
 @given(st.floats(0.2, 20), st.floats(1e-8, 0.1))
