@@ -122,7 +122,10 @@ def _labels(
     classes: int,
     settings: Settings,
 ) -> list[Row]:
-    matched, nearest, truths, others = [], [], [], []
+    matched: list[bool] = []
+    nearest: list[bool] = []
+    truths: list[int] = []
+    others: list[int] = []
     for session in sessions:
         batches = answers(session)
         if batches is None or session.edge_round:
@@ -130,18 +133,18 @@ def _labels(
         truth = [batch.labels for batch in batches]
         guesses = labels.from_gradients(knowledge.top, session, classes)
         marks = [labels.directions(session, step) for step in session.steps]
-        for guess, right in zip(guesses, truth, strict=True):
+        for guess, real in zip(guesses, truth, strict=True):
             if guess is not None:
-                matched += (guess == right).tolist()
-                truths += right.tolist()
+                matched += (guess == real).tolist()
+                truths += real.tolist()
         usable = [(m, r) for m, r in zip(marks, truth, strict=True) if m is not None]
         if len(usable) < 2:
             continue
-        held, right = torch.cat([m for m, _ in usable]), torch.cat([r for _, r in usable])
-        known = min(settings.known, len(right) // 2)
-        guess = labels.from_known(held[:known], right[:known], held[known:])
-        nearest += (guess == right[known:]).tolist()
-        others += right[known:].tolist()
+        held, all_real = torch.cat([m for m, _ in usable]), torch.cat([r for _, r in usable])
+        known = min(settings.known, len(all_real) // 2)
+        read = labels.from_known(held[:known], all_real[:known], held[known:])
+        nearest += (read == all_real[known:]).tolist()
+        others += all_real[known:].tolist()
     found = []
     for name, hits, right, knows in (
         ("gradients", matched, truths, "the top as the edge sent it"),

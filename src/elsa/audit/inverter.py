@@ -116,11 +116,11 @@ def learn(
         some = public.take(generator.integers(len(public.lengths), size=training.batch).tolist())
         seen = defence.imitate(some.states, some.lengths, seed + 1 + step)
         rivals = generator.integers(len(embeddings), size=training.rivals)
-        names, places = torch.cat([some.tokens, torch.from_numpy(rivals)]).unique(
-            return_inverse=True
+        names, places = np.unique(
+            np.concatenate([some.tokens.numpy(), rivals]), return_inverse=True
         )
-        scores = inverter.scores(inverter(seen, some.lengths), names)
-        loss = functional.cross_entropy(scores, places[: len(some.tokens)])
+        scores = inverter.scores(inverter(seen, some.lengths), torch.from_numpy(names))
+        loss = functional.cross_entropy(scores, torch.from_numpy(places[: len(some.tokens)]))
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(inverter.parameters(), 1.0)

@@ -83,7 +83,8 @@ class Knowledge:
     def see(self, examples: Examples, adapters: Mapping[str, Tensor]) -> Texts:
         """The undefended states of some texts, in order, under a bottom with these adapters."""
         self.bottom.bind(adapters)
-        states, tokens, lengths = [], [], []
+        states, tokens = [], []
+        lengths: list[int] = []
         for start in range(0, len(examples), BATCH):
             rows = range(start, min(start + BATCH, len(examples)))
             batch = make_batch(examples, rows, self.pad_id)

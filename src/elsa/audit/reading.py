@@ -100,7 +100,7 @@ def _with_known(
     victims: Sequence[Victim],
 ) -> Iterator[Tensor]:
     for victim in victims:
-        pieces = victim.known.tokens.split(list(victim.known.lengths))
+        pieces = victim.known.tokens.split_with_sizes(list(victim.known.lengths))
         truth = knowledge.see(Examples([it.numpy().astype(np.int32) for it in pieces]), adapters)
         yield known(dictionary, truth, victim.known)(victim.secret.states)
 
@@ -120,7 +120,9 @@ def _rows(
     def by_text(values: Tensor) -> list[list[int]]:
         return [
             part[kept].tolist()
-            for part, kept in zip(values.split(sizes), counted.split(sizes), strict=True)
+            for part, kept in zip(
+                values.split_with_sizes(sizes), counted.split_with_sizes(sizes), strict=True
+            )
         ]
 
     truth, read, constant = by_text(secret.tokens), by_text(guess), by_text(always)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -130,7 +131,13 @@ def _right(read: Read, states: Tensor, tokens: Tensor) -> float:
 
 
 def _chunked(read: Read) -> Read:
-    return lambda states: torch.cat([read(part) for part in states.split(CHUNK)])
+    return lambda states: torch.cat(
+        [read(part) for part in states.split_with_sizes(_sizes(len(states)))]
+    )
+
+
+def _sizes(count: int) -> list[int]:
+    return [min(CHUNK, count - start) for start in range(0, count, CHUNK)]
 
 
 def _nearest(entries: Tensor, tokens: Tensor, mean: Tensor, kept: Tensor) -> Read:
@@ -138,13 +145,15 @@ def _nearest(entries: Tensor, tokens: Tensor, mean: Tensor, kept: Tensor) -> Rea
 
 
 def _posterior(entries: Tensor, tokens: Tensor, mean: Tensor, kept: Tensor, width: float) -> Read:
-    names, places = tokens.unique(return_inverse=True)
+    found, inverse = np.unique(tokens.numpy(), return_inverse=True)
+    names, places = torch.from_numpy(found), torch.from_numpy(inverse)
     energy = entries.square().sum(1) / 2
 
     def read(states: Tensor) -> Tensor:
         logs = ((states - mean) @ kept @ entries.T - energy) / width**2
         weights = (logs - logs.max(1, keepdim=True).values).exp()
         total = torch.zeros(len(states), len(names)).index_add_(1, places, weights)
-        return names[total.argmax(1)]
+        best: Tensor = names[total.argmax(1)]
+        return best
 
     return read

@@ -82,7 +82,7 @@ def read_sessions(folder: Path, codecs_of: CodecsOf) -> list[Session]:
             found.append(session)
     if not found:
         raise RunError(
-            f"{folder}: no transcript; set audit.record_rounds to record one, or give a config instead"
+            f"{folder}: no transcript; set audit.record_rounds to record one"
         )
     return found
 

@@ -37,6 +37,7 @@ from elsa.engine.directions import PUBLIC, public_directions
 from elsa.engine.federation import Federation
 from elsa.engine.parts import encode
 from elsa.engine.recording import TRANSCRIPT
+from elsa.engine.runner import Listener
 from elsa.model.segments import initial_adapters
 from elsa.record.atomic import write_atomically
 from elsa.record.checkpoint import load_checkpoint
@@ -44,7 +45,7 @@ from elsa.record.manifest import read_manifest
 
 ROUNDS = 2
 """Global rounds of a run that is made to be recorded: two, so that rounds can be linked."""
-PLAIN = "no defence"
+PLAIN, OWN = "no defence", "this run"
 Say = Callable[[str], None]
 
 
@@ -54,6 +55,8 @@ def audit(
     out: Path | None,
     settings: Settings,
     say: Say = lambda _: None,
+    listen: Listener = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Path:
     """Attack a run, or a short run of a config, and the same without any defence.
 
@@ -63,6 +66,8 @@ def audit(
         out: an empty or new folder; None takes RUN/audit, or runs/NAME-audit.
         settings: of the attacks.
         say: told what takes time.
+        listen: told the events of the runs that it makes.
+        stop: asked during these runs; true ends the audit.
 
     Returns:
         audit.json, which it wrote.
@@ -74,23 +79,29 @@ def audit(
     run = source if is_run else None
     config = _config_of(run) if run else load_config(source, overrides)
     folder = out or (run / "audit" if run else engine.RUNS / f"{config.run.name}-audit")
-    found: dict[str, list[Row]] = {}
     plain = undefended(config)
+    found: dict[str, list[Row]] = {}
+
+    def record(config: Config, name: str) -> list[Row]:
+        made = folder / name
+        say(f"recording {ROUNDS} rounds in {made}")
+        engine.run(shortened(config), out=made, listen=listen, stop=stop)
+        return attack_run(made, run if run and name == "recorded" else made, settings, say)
+
+    own = PLAIN if config == plain else OWN
     if run is not None and (run / TRANSCRIPT).is_dir():
-        found["this run"] = attack_run(run, run, settings, say)
+        found[own] = attack_run(run, run, settings, say)
     else:
-        name = "this run" if config != plain else PLAIN
-        found[name] = _recorded(config, folder / "recorded", run, settings, say)
-    if PLAIN not in found and config == plain:
-        found = {PLAIN: found["this run"]}
-    elif PLAIN not in found:
-        found[PLAIN] = _recorded(plain, folder / "undefended", None, settings, say)
+        found[own] = record(config, "recorded")
+    if own != PLAIN:
+        found[PLAIN] = record(plain, "undefended")
     rows = {name: [asdict(row) for row in each] for name, each in found.items()}
     report = {
         "config": config.model_dump(mode="json"),
         "settings": asdict(settings),
         "attacks": rows,
     }
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "audit.json"
     write_atomically(path, json.dumps(report, indent=1, default=str).encode() + b"\n")
     return path
@@ -99,6 +110,14 @@ def audit(
 def undefended(config: Config) -> Config:
     """The config with nothing between a device's states and its edge."""
     return config.model_copy(update={"ssop": SsOp(), "noise": Noise(), "wire": Wire()})
+
+
+def shortened(config: Config) -> Config:
+    """The config with as many rounds as are recorded, and those recorded."""
+    rounds = min(ROUNDS, config.federation.rounds)
+    federation = config.federation.model_copy(update={"rounds": rounds})
+    recording = config.audit.model_copy(update={"record_rounds": rounds})
+    return config.model_copy(update={"federation": federation, "audit": recording})
 
 
 def attack_run(recording: Path, trained: Path, settings: Settings, say: Say) -> list[Row]:
@@ -155,7 +174,7 @@ def show(path: Path, console: Console | None = None) -> None:
     """Print an audit as a table on standard output."""
     console = console or Console()
     report = json.loads(path.read_text("utf-8"))["attacks"]
-    columns = [name for name in (PLAIN, "this run") if name in report]
+    columns = [name for name in (PLAIN, OWN) if name in report]
     table = Table("about", "attack", "score", *columns, "chance", "attacker knows", box=None)
     rows = {(row["about"], row["attack"], row["measure"]): row for row in report[columns[-1]]}
     for key, row in rows.items():
@@ -171,21 +190,6 @@ def _cell(rows: Sequence[Mapping[str, Any]], key: tuple[str, str, str]) -> str:
             score = row["score"]
             return f"{score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f})"
     return "-"
-
-
-def _recorded(
-    config: Config, folder: Path, trained: Path | None, settings: Settings, say: Say
-) -> list[Row]:
-    rounds = min(ROUNDS, config.federation.rounds)
-    short = config.model_copy(
-        update={
-            "federation": config.federation.model_copy(update={"rounds": rounds}),
-            "audit": config.audit.model_copy(update={"record_rounds": rounds}),
-        }
-    )
-    say(f"recording {rounds} rounds in {folder}")
-    done = engine.run(short, out=folder)
-    return attack_run(done.directory, trained or done.directory, settings, say)
 
 
 def _config_of(run: Path) -> Config:

@@ -109,7 +109,16 @@ def audit(
     from elsa.cli import audit as auditing
 
     settings = Settings(texts=texts, seed=seed)
-    path = auditing.audit(source, set_ or [], out, settings, _say)
+    with Progress() as progress, _stoppable() as stopped:
+        path = auditing.audit(
+            source,
+            set_ or [],
+            out,
+            settings,
+            progress.say,
+            progress.event,
+            lambda: bool(stopped),
+        )
     if json_:
         sys.stdout.write(path.read_text(encoding="utf-8"))
     else:

@@ -45,7 +45,8 @@ class Noise:
         """
         size = states.float().norm(dim=-1, keepdim=True).clamp(min=1e-12)
         clipped = states * (self.norm / size).clamp(max=1).to(states.dtype)
-        return clipped + (self.ratio * self.norm * drawn).to(states.dtype)
+        shown: Tensor = clipped + (self.ratio * self.norm * drawn).to(states.dtype)
+        return shown
 
 
 def epsilon_of(ratio: float, delta: float, releases: int = 1) -> float:

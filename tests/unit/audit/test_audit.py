@@ -1,17 +1,21 @@
 """The whole audit of a tiny run: what is decoded is what was sent, and the attacks work on it."""
 
+import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from elsa.audit import labels, linking
 from elsa.audit.audit import Settings
 from elsa.audit.inverter import Training
 from elsa.audit.transcript import Session, Step, read_sessions
-from elsa.cli.audit import attack_run, audit, knowledge_of
+from elsa.cli.audit import attack_run, audit, knowledge_of, show
+from elsa.config.printing import dump_toml
 from elsa.core.codec import EXACT
 from elsa.core.ragged import flat_index, pack
 from elsa.engine.answers import batches_of
@@ -75,7 +79,11 @@ def test_a_codec_that_remembers_is_followed(make: Any, tmp_path: Path) -> None:
     from elsa.engine.run import run
 
     config = make(
-        "audit.record_rounds=2", "wire.h1=temporal:0.1", "federation.local_steps=12", "data.limit=60"
+        "audit.record_rounds=2",
+        "wire.h1=temporal:0.1",
+        "federation.local_steps=6",
+        "data.limit=60",
+        "train.batch_size=8",
     )
     run(config, out=tmp_path / "run")
     sources = open_sources(config)
@@ -136,11 +144,9 @@ def test_all_attacks_on_a_run_have_scores_and_the_same_again(recorded: Path) -> 
 def test_an_audit_of_a_config_stands_beside_the_same_without_defence(
     make: Any, tmp_path: Path
 ) -> None:
-    import json
-
-    from elsa.config.printing import dump_toml
-
-    config = make("ssop.rank=32", "ssop.angle=1.0", "partition.kind=iid")
+    config = make(
+        "ssop.rank=32", "ssop.angle=1.0", "partition.kind=iid", "federation.edge_rounds=1"
+    )
     (tmp_path / "c.toml").write_text(dump_toml(config), encoding="utf-8")
     path = audit(tmp_path / "c.toml", [], tmp_path / "out", QUICK)
     rows = json.loads(path.read_text("utf-8"))["attacks"]
@@ -150,3 +156,8 @@ def test_an_audit_of_a_config_stands_beside_the_same_without_defence(
     }
     assert matching["no defence"] > 0.4
     assert matching["this run"] < 0.1
+    page = io.StringIO()
+    show(path, Console(file=page, width=200))
+    table = page.getvalue()
+    assert "no defence" in table and "this run" in table and "inverter, adaptive" in table
+    assert f"{matching['this run']:.3f}" in table and str(path) in table

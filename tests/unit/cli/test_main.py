@@ -49,7 +49,7 @@ def test_help_and_config_errors_come_without_the_heavy_packages() -> None:
     assert "ConfigError" in light.stderr
 
 
-@pytest.mark.parametrize("command", ["run", "resume", "export", "doctor"])
+@pytest.mark.parametrize("command", ["run", "resume", "export", "audit", "doctor"])
 def test_help_names_every_command(command: str, elsa: Elsa) -> None:
     assert command in elsa("--help").told
     assert elsa(command, "--help").status == 0
