@@ -81,9 +81,7 @@ def read_sessions(folder: Path, codecs_of: CodecsOf) -> list[Session]:
         if session is not None:
             found.append(session)
     if not found:
-        raise RunError(
-            f"{folder}: no transcript; set audit.record_rounds to record one"
-        )
+        raise RunError(f"{folder}: no transcript; set audit.record_rounds to record one")
     return found
 
 

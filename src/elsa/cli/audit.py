@@ -30,7 +30,7 @@ from elsa.data.batches import Batch, Examples
 from elsa.data.sources import load_table
 from elsa.data.table import Columns
 from elsa.engine import run as engine
-from elsa.engine.answers import batches_of
+from elsa.engine.answers import batches_of, honest
 from elsa.engine.build import Sources, build_federation, noise_of, open_sources
 from elsa.engine.codecs import hop_codecs
 from elsa.engine.directions import PUBLIC, public_directions
@@ -38,6 +38,7 @@ from elsa.engine.federation import Federation
 from elsa.engine.parts import encode
 from elsa.engine.recording import TRANSCRIPT
 from elsa.engine.runner import Listener
+from elsa.errors import ConfigError
 from elsa.model.segments import initial_adapters
 from elsa.record.atomic import write_atomically
 from elsa.record.checkpoint import load_checkpoint
@@ -79,6 +80,11 @@ def audit(
     run = source if is_run else None
     config = _config_of(run) if run else load_config(source, overrides)
     folder = out or (run / "audit" if run else engine.RUNS / f"{config.run.name}-audit")
+    if len(config.task) > 1:
+        raise ConfigError(
+            f"elsa audit attacks one task, and this config has {len(config.task)}: "
+            "audit a config with one of them"
+        )
     plain = undefended(config)
     found: dict[str, list[Row]] = {}
 
@@ -201,7 +207,7 @@ def _candidates(
 ) -> Candidates:
     model = sources.model
     generator = np.random.default_rng(config.run.seed)
-    parts = [device.training for device in federation.devices.values()]
+    parts = [device.training for device in honest(federation).values()]
     each = math.ceil(1000 / len(parts))
     chosen = [part.take(generator.permutation(len(part))[:each]) for part in parts]
     return Candidates(

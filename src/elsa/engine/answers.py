@@ -9,6 +9,7 @@ from itertools import islice
 
 from elsa.data.batches import Batch
 from elsa.engine.federation import Federation
+from elsa.roles.device import Device
 
 
 def batches_of(
@@ -18,7 +19,7 @@ def batches_of(
     edge_round: int,
     lengths: Sequence[Sequence[int]],
 ) -> list[Batch] | None:
-    """The batches of an edge round of a device; None if none fits.
+    """The batches of an edge round of an honest device; None if none fits.
 
     Args:
         federation: built as that of the run was, never trained.
@@ -26,11 +27,19 @@ def batches_of(
         round_, edge_round: which edge round.
         lengths: tokens of each text, for each local step that was recorded.
     """
+    held = honest(federation).get(device)
+    if held is None:
+        return None
     shape = federation.config.federation
     for earlier in range(round_, -1, -1):  # a device that did not always take part is behind
-        stream = federation.devices[device].stream()
+        stream = held.stream()
         stream.position = (earlier * shape.edge_rounds + edge_round) * shape.local_steps
         batches = list(islice(stream, len(lengths)))
         if [list(batch.lengths) for batch in batches] == [list(each) for each in lengths]:
             return batches
     return None
+
+
+def honest(federation: Federation) -> dict[str, Device]:
+    """The devices that are not poisoned, by name; what a poisoned one sends is its own affair."""
+    return {name: it for name, it in federation.devices.items() if isinstance(it, Device)}
