@@ -109,7 +109,7 @@ def audit(
     from elsa.cli import audit as auditing
 
     settings = Settings(texts=texts, seed=seed)
-    with Progress() as progress, _stoppable() as stopped:
+    with Progress() as progress, stoppable() as stopped:
         path = auditing.audit(
             source,
             set_ or [],
