@@ -73,6 +73,29 @@ def resume(path: RunPath, json_: Json = False) -> None:
 
 
 @app.command()
+def plan(
+    config: Annotated[
+        Path | None, typer.Argument(help="TOML file or preset; the quick start if left out.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated."),
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+) -> None:
+    """Say what a run would cost each device, edge and link, and why; nothing is trained."""
+    settings = load_config(config, set_ or [])
+    from elsa.cli.planned import show, to_json
+    from elsa.engine.plan import make_plan
+
+    made = make_plan(settings, _say)
+    if json_:
+        sys.stdout.write(to_json(made))
+    else:
+        show(made)
+
+
+@app.command()
 def export(
     path: RunPath,
     out: Annotated[

@@ -81,6 +81,8 @@ class Progress:
                 )
             case events.RoundStarted():
                 self._start_round(event)
+            case events.SplitsChosen():
+                self.say(f"  round {event.round + 1}: {_splits(event)}")
             case events.DeviceFinished():
                 self._slowest = max(self._slowest, (event.simulated_seconds, event.device))
                 if self._task is not None:
@@ -141,6 +143,13 @@ class Progress:
 
 def _number(line: str) -> int:
     return int(line.split()[1].split("/", maxsplit=1)[0])
+
+
+def _splits(event: events.SplitsChosen) -> str:
+    count = len(event.splits)
+    kinds = sorted({"/".join(map(str, split)) for split in event.splits.values()})
+    shown = ", ".join(kinds[:6]) + (" ..." if len(kinds) > 6 else "")
+    return f"{count} device{'s have' if count > 1 else ' has'} a new split p/o/q: {shown}"
 
 
 def _traffic(passed: Mapping[str, int]) -> str:

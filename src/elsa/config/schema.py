@@ -111,6 +111,14 @@ class Split(Section):
     top: Annotated[int, Field(ge=0)] = 1
     freeze_bottom: bool = False
     """No adapters below the first cut."""
+    mode: Literal["fixed", "fitted"] = "fixed"
+    """Alike on all devices, or fitted to each."""
+    bottom_min: Count = 1
+    """Least p of a fitted split: the deeper the cut, the harder to invert."""
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Part of a step's time that new splits must gain."""
+    every: Count = 5
+    """Global rounds between plans."""
 
 
 class Adapter(Section):
@@ -288,6 +296,10 @@ class Network(Section):
     """Sigma of the log-normal factor by which devices differ in speed and bandwidth."""
     latency_spread: Annotated[float, Field(ge=0, le=2)] = 0.0
     """Sigma of the log-normal factor of the latency between each device and each edge."""
+    drift: Annotated[float, Field(ge=0, le=2)] = 0.0
+    """Sigma of the log-normal factor by which both change from round to round."""
+    device_memory_mb: tuple[Positive, ...] = ()
+    """Sizes of memory, each of an equal share of the devices, drawn by the seed."""
 
 
 class Deploy(Section):

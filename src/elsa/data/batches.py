@@ -154,6 +154,10 @@ class BatchStream:
         """Batches in which each row comes once."""
         return -(-len(self._examples) // self._batch_size)
 
+    def epoch_lengths(self, epoch: int = 0) -> list[tuple[int, ...]]:
+        """Tokens of each row of every batch of an epoch, in order."""
+        return [tuple(self._lengths[rows].tolist()) for rows in self._plan_of(epoch)]
+
     def __iter__(self) -> Iterator[Batch]:
         return self
 

@@ -115,7 +115,6 @@ def build_federation(config: Config, sources: Sources, layers: Sequence[Layer] =
         ElsaError: text, model and config do not go together.
     """
     model, seed = sources.model, config.run.seed
-    split = Split.of(model.checkpoint.blocks, config.split.bottom, config.split.top)
     names, edge_names = device_names(config), list(assignment_of(config))
     seconds = latencies(config.network, names, edge_names, seed)
     overseer = overseer_of(config, names, edge_names, seconds)
@@ -134,7 +133,7 @@ def build_federation(config: Config, sources: Sources, layers: Sequence[Layer] =
         },
         speeds=device_speeds(config.network, names, seed),
         latencies=seconds,
-        shape=max((task.model.shape(split) for task in sources.tasks), key=_head_weights),
+        shape=max((task.model.shape() for task in sources.tasks), key=_head_weights),
         meter=meter,
         layers=(meter, *layers),
     )

@@ -7,15 +7,15 @@ come first served. Evaluation is a measurement and takes no simulated time.
 
 import heapq
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Literal
 
 import numpy as np
 
 from elsa.config.schema import Network
-from elsa.core.cost import ModelShape, block_backward_flops, block_flops, head_flops
+from elsa.core.cost import ModelShape, Work, passes_of, step_work
 from elsa.core.split import Split
 from elsa.wire.messages import Activations, Gradients, Message
 
@@ -69,6 +69,29 @@ def latencies(
     }
 
 
+def drifted(
+    speeds: Mapping[str, Speed], network: Network, seed: int, round_: int
+) -> Mapping[str, Speed]:
+    """The speeds as they are in a round: each is on a random walk from the declared one.
+
+    Computing and bandwidth each gain a log-normal factor of sigma `network.drift` a round; what a
+    round's factors are follows from the seed.
+    """
+    if not network.drift or not round_:
+        return speeds
+    rng = np.random.default_rng((seed, *b"drift"))
+    walked = np.exp(network.drift * rng.standard_normal((round_, len(speeds), 2)).sum(0))
+    return {
+        device: replace(
+            speed,
+            flops=speed.flops * float(compute),
+            up=speed.up * float(width),
+            down=speed.down * float(width),
+        )
+        for (device, speed), (compute, width) in zip(speeds.items(), walked, strict=True)
+    }
+
+
 def cloud_seconds(network: Network, up: int, down: int) -> float:
     """Seconds to send `down` bytes from the cloud to an edge and `up` bytes back."""
     link = network.edge_cloud
@@ -103,6 +126,7 @@ class Trace:
     """A device's edge round as legs, written down exchange by exchange.
 
     Attributes:
+        declared: the speed that the plan knows of, by which `pace` judges; None takes `speed`.
         lockstep: whether a local step starts at the edge only when all have done the last one.
     """
 
@@ -110,35 +134,49 @@ class Trace:
     split: Split
     speed: Speed
     edge_flops: float
+    declared: Speed | None = None
     lockstep: bool = False
     legs: list[Leg] = field(default_factory=list)
     _owed: float = 0.0
-    _forward: float = 0.0
-    _backward: float = 0.0
-    _head: float = 0.0
+    _expected: float = 0.0
+    _work: Work | None = None
+
+    @property
+    def pace(self) -> float:
+        """Seconds that the device and its link took, to those that the declared speed says."""
+        own = sum(leg.seconds for leg in self.legs if leg.place == "free")
+        return own / self._expected if self._expected else 1.0
 
     def exchanged(self, request: Message, up: int, down: int) -> None:
         """Add an exchange that sent `up` bytes and received `down` bytes."""
-        here, there, after, passes = self._owed, 0.0, 0, 0
+        here, lane, after, passes = self._owed, 0.0, 0, 0
         self._owed = 0.0
         if isinstance(request, Activations):
-            self._forward = block_flops(self.shape, request.lengths)
-            self._backward = block_backward_flops(self.shape, request.lengths)
-            self._head = head_flops(self.shape, request.lengths)
-            here += self.split.bottom * self._forward
-            there = self.split.trunk * self._forward
+            passed = passes_of(self.shape, [request.lengths])
+            self._work = step_work(self.shape, self.split, passed)
+            here += self._work.bottom
+            lane = self._work.trunk
             after = request.step if self.lockstep else 0
-        elif isinstance(request, Gradients):
-            here += self.split.top * (self._forward + self._backward) + 2 * self._head
-            there = self.split.trunk * self._backward
+        elif isinstance(request, Gradients) and self._work is not None:
+            here += self._work.top
+            lane = self._work.trunk_backward
             passes = request.step + 1 if self.lockstep else 0
-            self._owed = self.split.bottom * self._backward
-        speed = self.speed
-        self.legs += [
-            Leg("free", here / speed.flops + speed.latency + up / speed.up),
-            Leg("edge", there / self.edge_flops, after, passes),
-            Leg("free", speed.latency + down / speed.down),
-        ]
+            self._owed = self._work.bottom_backward
+        sending = Leg("free", there(self.speed, here, up))
+        receiving = Leg("free", back(self.speed, down))
+        self.legs += [sending, Leg("edge", lane / self.edge_flops, after, passes), receiving]
+        known = self.declared or self.speed
+        self._expected += there(known, here, up) + back(known, down)
+
+
+def there(speed: Speed, flops: float, size: float) -> float:
+    """Seconds to compute so many operations on a device and send so many bytes."""
+    return flops / speed.flops + speed.latency + size / speed.up
+
+
+def back(speed: Speed, size: float) -> float:
+    """Seconds until so many bytes have come to a device."""
+    return speed.latency + size / speed.down
 
 
 def finish_times(traces: Sequence[Sequence[Leg]]) -> list[float]:

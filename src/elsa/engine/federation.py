@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -44,6 +44,14 @@ class Federation:
     shape: ModelShape
     meter: Meter
     layers: Sequence[Layer]
+
+    def speed_of(self, device: str) -> Speed:
+        """What a device can do, and its link to the edge server that it is at now."""
+        speed = self.speeds[device]
+        for edge, members in self.cloud.assignment.items():
+            if device in members:
+                return replace(speed, latency=self.latencies[device, edge])
+        return speed
 
     def poisoned(self, round_: int) -> frozenset[str]:
         """Names of the devices that are poisoned in a global round."""

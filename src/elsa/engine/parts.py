@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from elsa.config.schema import Config, Data, Rows
-from elsa.core.cost import ModelShape
+from elsa.core.cost import Activations, ModelShape
 from elsa.core.split import Split
 from elsa.data.assets import cache_dir, fetch, find_asset
 from elsa.data.batches import Examples
@@ -19,6 +19,7 @@ from elsa.errors import ConfigError
 from elsa.model.checkpoint import Checkpoint, fast_dtype, open_checkpoint, resolve_model
 from elsa.model.gguf import convert_gguf
 from elsa.model.segments import Bottom, Trunk, build_bottom, build_top, build_trunk
+from elsa.model.sizes import activations_of, shape_of
 from elsa.model.tasks import CausalLM, Classification, LoraSpec, Task
 from elsa.model.tokenizer import Tokenizer
 from elsa.roles.device import Segments
@@ -46,6 +47,8 @@ class ModelParts:
         self.trunk = cache(self._trunk)
         self.bottom = cache(self._bottom)
         self.segments = cache(self._segments)
+        self.shape = cache(self._shape)
+        self.activations = cache(self._activations)
 
     def with_task(self, task: Task) -> "ModelParts":
         """The same model for another task; bottom and trunk, which know of no task, are shared."""
@@ -53,19 +56,11 @@ class ModelParts:
         other.trunk, other.bottom = self.trunk, self.bottom
         return other
 
-    def shape(self, split: Split) -> ModelShape:
-        """What the model's cost depends on, read off the segments of this split."""
-        trunk, checkpoint, task = self.trunk(split), self.checkpoint, self.task
-        linear = sum(value.numel() for value in trunk.frozen().values() if value.dim() == 2)
-        causal = isinstance(task, CausalLM)
-        classes = checkpoint.vocabulary if isinstance(task, CausalLM) else task.labels
-        return ModelShape(
-            blocks=checkpoint.blocks,
-            hidden=checkpoint.hidden_size,
-            block_weights=linear // split.trunk,
-            head_weights=classes * checkpoint.hidden_size,
-            head_per_token=causal,
-        )
+    def _shape(self) -> ModelShape:
+        return shape_of(self.checkpoint, self.task, self.lora)
+
+    def _activations(self) -> Activations:
+        return activations_of(self.checkpoint, self.task, self.lora)
 
     def _trunk(self, split: Split) -> Trunk:
         return build_trunk(self.checkpoint, split, self.task, self.lora)

@@ -11,6 +11,7 @@ from typing import Any
 from elsa.config.schema import Config
 from elsa.engine.build import build_federation, digests_of, open_sources
 from elsa.engine.machine import prepare
+from elsa.engine.planner import planner_of
 from elsa.engine.provenance import check_unchanged, new_manifest
 from elsa.engine.recording import recorded
 from elsa.engine.runner import Listener, Runner
@@ -59,7 +60,9 @@ def run(
     started = monotonic()
     prepare(config.run.threads)
     sources = open_sources(config, say)
-    federation = build_federation(config, sources)  # before the folder: nothing is left if it fails
+    # Before the folder: nothing is left if one of them fails.
+    federation = build_federation(config, sources)
+    planner = planner_of(federation, sources.model)
     manifest = new_manifest(config, *digests_of(sources))
     if out is None:
         opened = RunDirectory.create_numbered(RUNS, config.run.name, manifest)
@@ -68,7 +71,7 @@ def run(
     with opened as directory:
         watched = recorded(federation, directory.path)
         play = partial(Simulation, watched)
-        runner = Runner(watched, sources, directory, listen, stop, play)
+        runner = Runner(watched, sources, directory, listen, stop, play, planner)
         return Result(directory.path, runner.run(started))
 
 
@@ -95,8 +98,9 @@ def resume(
         sources = open_sources(config, say)
         check_unchanged(directory.manifest, *digests_of(sources))
         federation = recorded(build_federation(config, sources), directory.path)
+        planner = planner_of(federation, sources.model)
         play = partial(Simulation, federation)
-        runner = Runner(federation, sources, directory, listen, stop, play)
+        runner = Runner(federation, sources, directory, listen, stop, play, planner)
         if checkpoint is None:
             directory.rewind()
         else:

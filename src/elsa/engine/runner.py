@@ -15,6 +15,7 @@ from elsa.core.cluster import embedding
 from elsa.core.score import Tally
 from elsa.engine.build import Sources, tester_of
 from elsa.engine.export import export_adapters
+from elsa.engine.planner import Planner
 from elsa.engine.scores import evaluated
 from elsa.engine.simulate import DeviceRound, Watch
 from elsa.errors import Interrupted
@@ -120,8 +121,10 @@ class Runner:
         listen: Listener,
         stop: Callable[[], bool],
         play: Callable[[Watch], Rounds],
+        planner: Planner | None = None,
     ) -> None:
         self._federation = federation
+        self._planner = planner
         self._sources = sources
         self._directory = directory
         self._listen = listen
@@ -138,6 +141,8 @@ class Runner:
         state = checkpoint.state
         self._resumed = True
         self._federation.cloud.restore_standings(state["standings"])
+        if self._planner is not None:
+            self._planner.restore(state["planner"])
         self._federation.restore(checkpoint.round, checkpoint.tensors, state["positions"])
         self._federation.meter.restore(state["meter"])
         self._totals = Totals(**state["totals"])
@@ -184,6 +189,7 @@ class Runner:
         cloud, meter = self._federation.cloud, self._federation.meter
         number, began, simulated = cloud.round, monotonic(), self._rounds.seconds
         traffic = meter.by_hop(phase="train")
+        self._replan(number)
         devices = tuple(sorted(cloud.participants()))
         self._emit(events.RoundStarted(number, devices, self._config.federation.edge_rounds))
         if evil := self._federation.poisoned(number).intersection(devices):
@@ -212,6 +218,12 @@ class Runner:
         scores = self._evaluate(number)
         self._directory.metrics.append(_metrics(finished, scores, self._totals.tasks))
         self._save()
+
+    def _replan(self, number: int) -> None:
+        changed = self._planner.replan(number) if self._planner is not None else {}
+        if changed:
+            splits = {name: (it.bottom, it.trunk, it.top) for name, it in changed.items()}
+            self._emit(events.SplitsChosen(number, splits))
 
     def _evaluate(self, number: int) -> events.Evaluated | None:
         every, rounds = self._config.evaluate.every, self._config.federation.rounds
@@ -243,6 +255,8 @@ class Runner:
             "totals": asdict(self._totals),
             "labels": self._sources.labels(),
         }
+        if self._planner is not None:
+            state["planner"] = self._planner.state()
         save_checkpoint(self._directory, federation.cloud.round, federation.tensors(), state)
         self._emit(events.CheckpointSaved(federation.cloud.round))
 
@@ -270,6 +284,8 @@ class Runner:
     def _device(self, seen: DeviceRound) -> None:
         if seen.lost:
             return
+        if self._planner is not None:
+            self._planner.observe(seen.device, seen.pace)
         number = self._federation.cloud.round
         self._emit(
             events.DeviceFinished(

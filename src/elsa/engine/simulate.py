@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from elsa.core.score import Tally
-from elsa.engine.clock import Trace, cloud_seconds, finish_times
+from elsa.engine.clock import Trace, cloud_seconds, drifted, finish_times
 from elsa.engine.conversation import Conversation, in_lockstep, one_by_one
 from elsa.engine.federation import Federation
 from elsa.errors import ElsaError
@@ -44,6 +44,7 @@ class DeviceRound:
         samples: rows it trained on; 0 if it was lost.
         loss: mean training loss.
         seconds: simulated, until it was done.
+        pace: seconds that it and its link took, to those that its declared speed says.
         lost: why it did not finish; empty if it did.
     """
 
@@ -53,6 +54,7 @@ class DeviceRound:
     samples: int
     loss: float
     seconds: float
+    pace: float = 1.0
     lost: str = ""
 
 
@@ -98,10 +100,12 @@ class Simulation:
         self._edge_seconds = 0.0
         self._running: dict[str, _Running] = {}
         self._lockstep = federation.config.federation.trunk == "shared"
+        self._speeds = federation.speeds
 
     def train_round(self) -> list[DeviceReport]:
         """One global round: orders out, edge rounds, updates back, the mean taken."""
-        cloud = self.federation.cloud
+        cloud, config = self.federation.cloud, self.federation.config
+        self._speeds = drifted(self.federation.speeds, config.network, config.run.seed, cloud.round)
         asked: Mapping[str, RoundOrder | Verdicts] = cloud.orders()
         while asked:
             slowest, behaviours = 0.0, {}
@@ -193,14 +197,14 @@ class Simulation:
         ends = finish_times([trace.legs for trace in traces])
         self._edge_seconds += max(ends, default=0.0)
         lost = set()
-        for name, talk, end in zip(names, talks, ends, strict=True):
+        for name, talk, trace, end in zip(names, talks, traces, ends, strict=True):
             if talk.result is None:
                 reason = f"{type(talk.error).__name__}: {talk.error}"
                 lost.add(name)
-                seen = DeviceRound(edge_round, edge.name, name, 0, 0.0, end, reason)
+                seen = DeviceRound(edge_round, edge.name, name, 0, 0.0, end, trace.pace, reason)
             else:
-                done = talk.result
-                seen = DeviceRound(edge_round, edge.name, name, done.samples, done.loss, end)
+                samples, loss = talk.result.samples, talk.result.loss
+                seen = DeviceRound(edge_round, edge.name, name, samples, loss, end, trace.pace)
             self._watch.device(seen)
         return lost
 
@@ -226,14 +230,13 @@ class Simulation:
 
     def _trace(self, device: Device | Attacker, edge: Edge) -> Trace:
         federation = self.federation
+        latency = federation.latencies[device.name, edge.name]
         return Trace(
             shape=federation.shape,
             split=device.segments.split,
-            speed=replace(
-                federation.speeds[device.name],
-                latency=federation.latencies[device.name, edge.name],
-            ),
+            speed=replace(self._speeds[device.name], latency=latency),
             edge_flops=federation.config.network.edge_gflops * 1e9,
+            declared=replace(federation.speeds[device.name], latency=latency),
             lockstep=self._lockstep,
         )
 

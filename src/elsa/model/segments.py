@@ -16,6 +16,7 @@ from elsa.core.split import Split
 from elsa.errors import SplitError
 from elsa.model import adapters, heads
 from elsa.model.checkpoint import Checkpoint
+from elsa.model.families import Family
 from elsa.model.segment import Segment
 from elsa.model.skeleton import words_alone
 from elsa.model.tasks import CausalLM, Classification, LoraSpec, Task
@@ -106,14 +107,8 @@ class Top(_Ended):
 
     @property
     def reach(self) -> Reach:
-        """What it uses of h2: with q = 0 one row a text may do, as pooling then comes first."""
-        if len(self.blocks) or not isinstance(self.task, Classification):
-            return "all"
-        pooling = self.task.pooling
-        if pooling == "mean":
-            plain = not self.checkpoint.family.final_norm and self.prediction is None
-            return "mean" if plain else "all"
-        return "first" if pooling == "cls" else "last"
+        """What it uses of h2."""
+        return reach_of(self.checkpoint.family, self.task, len(self.blocks))
 
     def forward(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
         """h2 [B, S, D] -> logits, [B, C] for classification or [B, S, V] for a causal LM."""
@@ -151,6 +146,18 @@ class Top(_Ended):
             final = self.model.base_model(**inputs).last_hidden_state
         pooling = self.task.pooling if isinstance(self.task, Classification) else "mean"
         return heads.pool(final.float(), mask, pooling)
+
+
+def reach_of(family: Family, task: Task, blocks: int) -> Reach:
+    """What a top of so many blocks uses of h2.
+
+    With none, one row a text may do, as pooling then comes first.
+    """
+    if blocks or not isinstance(task, Classification):
+        return "all"
+    if task.pooling == "mean":
+        return "all" if family.final_norm or family.prediction else "mean"
+    return "first" if task.pooling == "cls" else "last"
 
 
 class Whole(_Ended):

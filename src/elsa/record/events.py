@@ -43,6 +43,15 @@ class Poisoned:
 
 
 @dataclass(frozen=True)
+class SplitsChosen:
+    """Devices have a new split from this round on: p, o and q by name."""
+
+    round: int
+    splits: dict[str, tuple[int, int, int]]
+    kind: Literal["splits_chosen"] = "splits_chosen"
+
+
+@dataclass(frozen=True)
 class DeviceFinished:
     """A device ended an edge round; `loss` is its mean training loss over `samples` rows."""
 
@@ -203,6 +212,7 @@ Event = (
     RunStarted
     | RoundStarted
     | Poisoned
+    | SplitsChosen
     | DeviceFinished
     | DeviceLost
     | EdgeFinished

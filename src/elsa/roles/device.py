@@ -180,6 +180,19 @@ class Device:
         expect(Accepted, (yield score))
         return total
 
+    def epoch_lengths(self) -> list[tuple[int, ...]]:
+        """Tokens of each text of every batch of its first epoch; the edge is to see them anyway."""
+        return self._stream.epoch_lengths() if self._stream else []
+
+    def refit(self, segments: Segments, moments: Mapping[str, Tensor]) -> None:
+        """Take other segments, between rounds, with optimizer state of their adapters.
+
+        What codecs remember stays: states of another cut are far from it, and sent in full.
+        """
+        self.segments = segments
+        self._moments = moments
+        self._rotations = None
+
     def memory(self) -> dict[str, Tensor]:
         """What its codecs remember of what they sent and received."""
         return self._codecs.state()

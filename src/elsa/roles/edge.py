@@ -306,6 +306,14 @@ class Edge:
         """Optimizer state to keep across rounds."""
         return self._trunks.moments()
 
+    def moments_of(self, peer: str) -> Mapping[str, Tensor]:
+        """Optimizer state of a device's own copy of the trunk adapters; empty if it has none."""
+        return self._trunks.moments_of(peer)
+
+    def set_moments(self, peer: str, moments: Mapping[str, Tensor]) -> None:
+        """Replace what `moments_of` gives, between rounds."""
+        self._trunks.set_moments(peer, moments)
+
     def restore(self, moments: Mapping[str, Tensor], memory: Mapping[str, Tensor]) -> None:
         """Go on from an earlier `moments` and `memory`."""
         self._trunks.restore(moments)

@@ -57,6 +57,14 @@ class TrunkAdapters(Protocol):
         """Optimizer state to keep across rounds, under names that begin with their owner's."""
         ...
 
+    def moments_of(self, peer: str) -> Mapping[str, Tensor]:
+        """Optimizer state of `peer`'s own adapters, under "<moment>/<adapter>"."""
+        ...
+
+    def set_moments(self, peer: str, moments: Mapping[str, Tensor]) -> None:
+        """Replace what `moments_of` gives; nothing happens where there are no own adapters."""
+        ...
+
     def restore(self, moments: Mapping[str, Tensor]) -> None:
         """Go on from what `moments` gave."""
         ...
@@ -121,6 +129,14 @@ class PerDeviceTrunk:
             for peer, moments in self._moments.items()
             for key, value in moments.items()
         }
+
+    def moments_of(self, peer: str) -> Mapping[str, Tensor]:
+        """The device's moments."""
+        return self._moments.get(peer, {})
+
+    def set_moments(self, peer: str, moments: Mapping[str, Tensor]) -> None:
+        """Go on from these."""
+        self._moments[peer] = dict(moments)
 
     def restore(self, moments: Mapping[str, Tensor]) -> None:
         """Take back what `moments` gave."""
@@ -214,6 +230,13 @@ class SharedTrunk:
     def moments(self) -> dict[str, Tensor]:
         """The shared moments, under "shared/<moment>"."""
         return {f"shared/{key}": value for key, value in self._moments.items()}
+
+    def moments_of(self, peer: str) -> Mapping[str, Tensor]:  # noqa: ARG002
+        """None: the moments are everybody's."""
+        return {}
+
+    def set_moments(self, peer: str, moments: Mapping[str, Tensor]) -> None:
+        """Nothing is any device's own."""
 
     def restore(self, moments: Mapping[str, Tensor]) -> None:
         """Take back what `moments` gave."""

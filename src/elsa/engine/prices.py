@@ -1,0 +1,318 @@
+"""What each split would cost a device, its edge and the link between them; nothing is trained."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+
+from elsa.config.schema import Config, Network
+from elsa.core.codec import Codec, Coder, Frame, Identity, Packet
+from elsa.core.cost import Memory, Passes, Work, device_memory, passes_of, step_work
+from elsa.core.plan import Option
+from elsa.core.ragged import Reach, reached_lengths
+from elsa.core.split import Split
+from elsa.engine.clock import Leg, Speed, back, there
+from elsa.engine.codecs import adapters_sent, hop_codecs
+from elsa.engine.directions import Directions
+from elsa.engine.parts import ModelParts
+from elsa.model.adapters import part_names
+from elsa.model.checkpoint import fast_dtype
+from elsa.model.segments import adapter_shapes, reach_of
+from elsa.model.sizes import tensors_of
+from elsa.roles.parcel import wrap
+from elsa.wire.messages import (
+    Accepted,
+    Activations,
+    EdgeUpdate,
+    Gradients,
+    LocalPlan,
+    Message,
+    Ready,
+    RoundOrder,
+    Update,
+)
+from elsa.wire.serde import encode
+
+NOISE = 64
+"""Tokens of noise from which the size of a codec is taken whose size depends on what it carries."""
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Bytes of a local step's four frames."""
+
+    h1: float
+    h2: float
+    g2: float
+    g1: float
+
+    @property
+    def up(self) -> float:
+        """From the device."""
+        return self.h1 + self.g2
+
+    @property
+    def down(self) -> float:
+        """To the device."""
+        return self.h2 + self.g1
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a device's batches ask for, whatever the split.
+
+    Attributes:
+        batches: tokens of each sequence, batch by batch, of an epoch.
+        passes: mean operations of a batch.
+        largest: B and S of the largest batch that may come.
+    """
+
+    batches: Sequence[tuple[int, ...]]
+    passes: Passes
+    largest: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a split costs in a local step.
+
+    Attributes:
+        split: where the model is cut.
+        memory: bytes on the device.
+        work: operations.
+        up, down: bytes from and to the device.
+        seconds: while nobody else asks the edge.
+        edge_seconds: those of them on the edge's lane.
+    """
+
+    split: Split
+    memory: Memory
+    work: Work
+    up: float
+    down: float
+    seconds: float
+    edge_seconds: float
+
+
+class Prices:
+    """The prices of a config's model, optimizer and wire."""
+
+    def __init__(self, config: Config, model: ModelParts) -> None:
+        """Measure the activations of small steps; reads no weights."""
+        checkpoint = model.checkpoint
+        self.shape = model.shape()
+        self._config = config
+        self._edge_flops = config.network.edge_gflops * 1e9
+        self._model = model
+        self._itemsize = checkpoint.dtype.itemsize
+        self._tensors = tensors_of(checkpoint, model.task, model.lora)
+        self._activations = model.activations()
+        self._codecs = hop_codecs(
+            config.wire.model_copy(update={"folder": ""}),
+            checkpoint.hidden_size,
+            # Noise has no directions, so any axes give the size of a packet.
+            Directions(lambda _: torch.eye(self.shape.hidden), self.shape.hidden, fast_dtype()),
+        )
+        self._noise = cache(self._bytes_a_value)
+        self._frames = cache(self._step_frames)
+        self.orders = cache(self._orders)
+
+    def splits(self) -> list[Split]:
+        """Those that a device may have, by the config."""
+        split, blocks = self._config.split, self.shape.blocks
+        if split.mode == "fixed":
+            return [Split.of(blocks, split.bottom, split.top)]
+        least = Split.of(blocks, split.bottom_min, 0)
+        return [
+            Split.of(blocks, bottom, top)
+            for bottom in range(least.bottom, blocks)
+            for top in range(blocks - bottom)
+        ]
+
+    def demand(self, batches: Sequence[tuple[int, ...]]) -> Demand:
+        """What batches of sequences of these lengths ask for."""
+        largest = max(len(batch) for batch in batches), max(max(batch) for batch in batches)
+        return Demand(batches, passes_of(self.shape, batches), largest)
+
+    def prices(self, demand: Demand, speed: Speed, pace: float = 1.0) -> list[Price]:
+        """What each split costs a device of this speed, which takes `pace` times as long."""
+        means: dict[tuple[bool, Reach], Frames] = {}
+        found = []
+        for split in self.splits():
+            kind = self._kind(split)
+            if kind not in means:
+                means[kind] = _mean([self._frames(batch, *kind) for batch in demand.batches])
+            found.append(self._price(demand, speed, pace, split, means[kind]))
+        return found
+
+    def legs(
+        self,
+        demand: Demand,
+        speed: Speed,
+        split: Split,
+        pace: float = 1.0,
+        steps: range | None = None,
+    ) -> list[Leg]:
+        """An edge round of a device as the clock sees it.
+
+        Args:
+            demand: its batches, which come in turn.
+            speed: its own.
+            split: its own.
+            pace: how many times as long it takes.
+            steps: local steps since the run began; None takes those of the first edge round.
+        """
+        config = self._config.federation
+        start, end = self.orders(split)
+        lockstep = config.trunk == "shared"
+
+        def exchange(
+            flops: float, up: float, lane: float, down: float, after: int = 0, passes: int = 0
+        ) -> list[Leg]:
+            return [
+                Leg("free", pace * there(speed, flops, up)),
+                Leg("edge", lane / self._edge_flops, after, passes),
+                Leg("free", pace * back(speed, down)),
+            ]
+
+        legs, owed = exchange(0.0, start[0], 0.0, start[1]), 0.0
+        for step, number in enumerate(range(config.local_steps) if steps is None else steps):
+            batch = demand.batches[number % len(demand.batches)]
+            work = step_work(self.shape, split, passes_of(self.shape, [batch]))
+            frames = self._frames(batch, *self._kind(split))
+            after, passes = (step, step + 1) if lockstep else (0, 0)
+            legs += exchange(owed + work.bottom, frames.h1, work.trunk, frames.h2, after)
+            legs += exchange(work.top, frames.g2, work.trunk_backward, frames.g1, 0, passes)
+            owed = work.bottom_backward
+        return legs + exchange(owed, end[0], 0.0, end[1])
+
+    def option(self, price: Price) -> Option:
+        """The price as the planner wants it."""
+        load = price.edge_seconds * self._config.federation.participation
+        return Option(price.split, price.memory.total, price.seconds, load)
+
+    def _kind(self, split: Split) -> tuple[bool, Reach]:
+        """What of a split decides the frames: whether nothing comes back, and what goes down."""
+        reach = reach_of(self._model.checkpoint.family, self._model.task, split.top)
+        return split.bottom <= self.shape.first, reach
+
+    def _step_frames(self, lengths: tuple[int, ...], frozen: bool, reach: Reach) -> Frames:
+        """Bytes of a local step's frames, for a batch of sequences of these lengths."""
+        down = reached_lengths(lengths, reach)
+        numbers = lengths if self._codecs.remembering else ()
+
+        def activations(rows: Sequence[int], codec: Codec) -> float:
+            packet = self._packet(codec, sum(rows))
+            body = Activations(0, True, rows, packet, numbers)
+            return len(encode(body)) + self._payload(codec, sum(rows))
+
+        def gradients(rows: Sequence[int], codec: Codec) -> float:
+            body = Gradients(0, self._packet(codec, sum(rows)))
+            return len(encode(body)) + self._payload(codec, sum(rows))
+
+        codecs = self._codecs
+        return Frames(
+            h1=activations(lengths, codecs.h1),
+            h2=activations(down, codecs.h2),
+            g2=gradients(down, codecs.g2),
+            g1=len(encode(Accepted())) if frozen else gradients(lengths, codecs.g1),
+        )
+
+    def cloud_orders(self) -> tuple[int, int]:
+        """Bytes of a global round between an edge and the cloud, up and down, but for names."""
+        model, config = self._model, self._config
+        shapes = adapter_shapes(model.checkpoint, model.task, model.lora)
+        zeros = {name: torch.zeros(shape) for name, shape in shapes.items()}
+        sent = wrap(zeros, adapters_sent(config.wire))
+        order = RoundOrder(
+            0, config.federation.edge_rounds, config.federation.local_steps, (), sent
+        )
+        return len(encode(EdgeUpdate(0, sent, 1.0, ()))), len(encode(order))
+
+    def _orders(self, split: Split) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Bytes up and down at the start of an edge round, and at its end."""
+        model, config = self._model, self._config
+        shapes = adapter_shapes(model.checkpoint, model.task, model.lora)
+        trunk = set(part_names(list(shapes), split, "trunk"))
+        own = {name: torch.zeros(shape) for name, shape in shapes.items() if name not in trunk}
+        sent = wrap(own, adapters_sent(config.wire))
+        ready = Ready(0, 0, split.bottom, split.top, *self._kind(split))
+        plan = LocalPlan(0, 0, config.federation.local_steps, 2**31, sent)
+
+        def size(message: Message) -> int:
+            return len(encode(message))
+
+        update = Update(0, 0, sent, config.train.batch_size, config.train.batch_size, 1.0)
+        return (size(ready), size(plan)), (size(update), size(Accepted()))
+
+    def _price(
+        self,
+        demand: Demand,
+        speed: Speed,
+        pace: float,
+        split: Split,
+        frames: Frames,
+    ) -> Price:
+        work = step_work(self.shape, split, demand.passes)
+        wire = 4 * speed.latency + frames.up / speed.up + frames.down / speed.down
+        edge_seconds = work.edge / self._edge_flops
+        memory = device_memory(
+            self._tensors,
+            self._activations,
+            split,
+            demand.largest,
+            float(self.shape.hidden * self._itemsize),
+            self.shape.first,
+        )
+        return Price(
+            split=split,
+            memory=memory,
+            work=work,
+            up=frames.up,
+            down=frames.down,
+            seconds=pace * (work.device / speed.flops + wire) + edge_seconds,
+            edge_seconds=edge_seconds,
+        )
+
+    def _packet(self, codec: Codec, tokens: int) -> Packet:
+        dtype = str(self._model.checkpoint.dtype).removeprefix("torch.")
+        return Packet(codec.name, dtype, (tokens, self.shape.hidden), b"")
+
+    def _payload(self, codec: Codec, tokens: int) -> float:
+        hidden = self.shape.hidden
+        if isinstance(codec, Identity):
+            return tokens * hidden * self._itemsize
+        if isinstance(codec, Coder):
+            return codec.size(tokens, hidden)
+        return tokens * hidden * self._noise(codec)
+
+    def _bytes_a_value(self, codec: Codec) -> float:
+        """Of noise, which compresses least; what is really sent is less."""
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(NOISE, self.shape.hidden, generator=generator)
+        return len(codec.encode(noise, Frame((NOISE,))).payload) / noise.numel()
+
+
+def _mean(frames: Sequence[Frames]) -> Frames:
+    count = len(frames)
+    return Frames(
+        h1=sum(it.h1 for it in frames) / count,
+        h2=sum(it.h2 for it in frames) / count,
+        g2=sum(it.g2 for it in frames) / count,
+        g1=sum(it.g1 for it in frames) / count,
+    )
+
+
+def device_memories(network: Network, devices: Sequence[str], seed: int) -> Mapping[str, float]:
+    """Bytes that each device can hold: the declared sizes in equal shares, drawn by the seed."""
+    sizes = network.device_memory_mb
+    if not sizes:
+        return dict.fromkeys(devices, math.inf)
+    places = np.random.default_rng((seed, *b"memory")).permutation(len(devices))
+    return {
+        device: sizes[int(place) * len(sizes) // len(devices)] * 1e6
+        for device, place in zip(devices, places, strict=True)
+    }

@@ -1,0 +1,190 @@
+"""How large a model's parts are, and what a device's step holds; no weights are read.
+
+Sizes come from the model's config. Activations are counted in one small step of the real segments,
+filled with zeros: every tensor that torch makes is followed from the operation that makes it until
+it is let go, so that the peak holds what the backward pass keeps and what comes and goes besides.
+
+Shapes: B sequences, S tokens of the longest, D hidden size.
+"""
+
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from elsa.core.cost import Activations, Growth, ModelShape, Tensors
+from elsa.core.split import Split
+from elsa.model import adapters
+from elsa.model.checkpoint import Checkpoint
+from elsa.model.segment import Segment
+from elsa.model.segments import Bottom, Top, Whole
+from elsa.model.tasks import Classification, LoraSpec, Task
+
+ROWS = 4
+"""B of the steps that are measured."""
+WIDTHS = (16, 64)
+"""S of the steps that are measured, as far as the model takes so many tokens."""
+
+
+def shape_of(checkpoint: Checkpoint, task: Task, lora: LoraSpec) -> ModelShape:
+    """What the model's operations depend on."""
+    whole = _skeleton(checkpoint, task, lora)
+    layers = f"{checkpoint.family.layers}."
+    linear = sum(
+        value.numel()
+        for name, value in whole.frozen().items()
+        if name.startswith(layers) and value.dim() == 2
+    )
+    causal = not isinstance(task, Classification)
+    classes = task.labels if isinstance(task, Classification) else checkpoint.vocabulary
+    return ModelShape(
+        blocks=checkpoint.blocks,
+        hidden=checkpoint.hidden_size,
+        block_weights=linear // checkpoint.blocks,
+        head_weights=classes * checkpoint.hidden_size,
+        head_per_token=causal,
+        first=lora.first,
+    )
+
+
+def tensors_of(checkpoint: Checkpoint, task: Task, lora: LoraSpec) -> Tensors:
+    """Bytes of the frozen tensors as they are held, and how many numbers are trained."""
+    whole, family = _skeleton(checkpoint, task, lora), checkpoint.family
+    blocks, ends = [0] * checkpoint.blocks, {"embeddings": 0, "end": 0}
+    embeddings = tuple(f"{path}." for path in family.embeddings)
+    for name, value in whole.frozen().items():
+        size = value.numel() * checkpoint.dtype.itemsize
+        if name.startswith(f"{family.layers}."):
+            blocks[int(name.removeprefix(f"{family.layers}.").partition(".")[0])] += size
+        else:
+            ends["embeddings" if name.startswith(embeddings) else "end"] += size
+    learning, head = [0] * checkpoint.blocks, 0
+    for name, shape in whole.adapter_shapes.items():
+        block = adapters.block_of(name)
+        if block is None:
+            head += shape.numel()
+        else:
+            learning[block] += shape.numel()
+    return Tensors(ends["embeddings"], tuple(blocks), ends["end"], tuple(learning), head)
+
+
+def activations_of(checkpoint: Checkpoint, task: Task, lora: LoraSpec) -> Activations:
+    """What a device's step holds at its peak, measured in small ones.
+
+    A model of less than three blocks can be split in one way only, and has no further blocks.
+    """
+    learning = replace(lora, first=0)
+    base = _growth(checkpoint, task, learning, (1, 0))
+    if checkpoint.blocks < 3:
+        more = Growth(), Growth()
+    else:
+        deeper, higher = (_growth(checkpoint, task, learning, cuts) for cuts in ((2, 0), (1, 1)))
+        more = _less(deeper, base), _less(higher, base)
+    if lora.first:
+        base = _growth(checkpoint, task, replace(lora, first=1), (1, 0))
+    return Activations(base, *more)
+
+
+def peak_bytes(work: Callable[[], object], held: Iterable[Tensor] = ()) -> int:
+    """Most bytes that tensors made by `work` hold at once; those of `held` do not count."""
+    live = _Live(held)
+    with live:
+        work()
+    return live.peak
+
+
+class _Live(TorchDispatchMode):
+    """Follows the memory of every tensor that an operation makes."""
+
+    def __init__(self, held: Iterable[Tensor]) -> None:
+        super().__init__()
+        self._sizes: dict[int, int] = {}
+        self._known = {id(it.untyped_storage()): it.untyped_storage() for it in held}
+        self._watched: dict[int, weakref.ref[Any]] = {}
+        self._now = 0
+        self.peak = 0
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self._follow(leaf.untyped_storage())
+        return out
+
+    def _follow(self, storage: torch.UntypedStorage) -> None:
+        key = id(storage)
+        if key in self._known or key in self._watched:
+            return
+        size = storage.nbytes()
+
+        def free(_: object) -> None:
+            del self._watched[key]
+            self._now -= size
+
+        self._watched[key] = weakref.ref(storage, free)
+        self._now += size
+        self.peak = max(self.peak, self._now)
+
+
+def _skeleton(checkpoint: Checkpoint, task: Task, lora: LoraSpec) -> Whole:
+    blocks = range(checkpoint.blocks)
+    return Whole(checkpoint, task, lora, blocks, first=True, last=True, load=False)
+
+
+def _growth(checkpoint: Checkpoint, task: Task, lora: LoraSpec, cuts: tuple[int, int]) -> Growth:
+    split = Split.of(checkpoint.blocks, *cuts)
+    bottom = Bottom(checkpoint, task, lora, split.bottom_blocks, first=True, last=False, load=False)
+    top = Top(checkpoint, task, lora, split.top_blocks, first=False, last=True, load=False)
+    trained: dict[str, Tensor] = {}
+    for part in (bottom, top):
+        _fill(part)
+        trained |= {
+            name: nn.Parameter(torch.zeros(shape)) for name, shape in part.adapter_shapes.items()
+        }
+    held = [*bottom.frozen().values(), *top.frozen().values(), *trained.values()]
+    narrow, wide = (min(width, checkpoint.max_tokens) for width in WIDTHS)
+    low, high = (
+        peak_bytes(lambda width=width: _step(bottom, top, trained, width), held) / (ROWS * width)  # type: ignore[misc]
+        for width in (narrow, wide)
+    )
+    square = max(high - low, 0.0) / max(wide - narrow, 1)
+    return Growth(low - square * narrow, square)
+
+
+def _less(whole: Growth, part: Growth) -> Growth:
+    return Growth(whole.token - part.token, whole.square - part.square)
+
+
+def _fill(segment: Segment) -> None:
+    """Give its frozen tensors memory: zeros, which take none before they are read."""
+    for _, module, leaf in list(segment._frozen_slots()):
+        shape = module._parameters[leaf].shape  # type: ignore[union-attr]
+        zeros = torch.zeros(shape, dtype=segment.checkpoint.dtype)
+        module._parameters[leaf] = nn.Parameter(zeros, requires_grad=False)
+
+
+def _step(bottom: Bottom, top: Top, trained: dict[str, Tensor], width: int) -> None:
+    """A device's step, as `roles.device` takes it, but for the wire."""
+    ids, mask = torch.zeros(2, ROWS, width, dtype=torch.int64)
+    mask += 1
+    mask[0, -1] = 0
+    bottom.bind(trained)
+    h1 = bottom(ids, mask)
+    h2 = torch.zeros_like(h1 if top.reach == "all" else h1[:, :1]).requires_grad_()
+    top.bind(trained)
+    logits = top(h2, mask if top.reach == "all" else None)
+    labels = ids[:, 0] if isinstance(top.task, Classification) else ids
+    torch.autograd.backward(top.loss(logits, labels))
+    if h1.requires_grad:
+        torch.autograd.backward(h1, torch.zeros_like(h1))
