@@ -63,11 +63,11 @@ def planned(seed: int) -> dict[float, tuple[Plan, dict[Split, Plan]]]:
     for gflops in EDGES:
         config = config_of(seed, gflops, None)
         federation = build_federation(config, sources)
-        fitted = plan_of(federation, Planner(federation, sources.model, config))
+        fitted = plan_of(federation, Planner(federation, sources, config))
         uniform = {}
         for split in splits:
             fixed = config_of(seed, gflops, split)
-            planner = Planner(federation, sources.model, fixed)
+            planner = Planner(federation, sources, fixed)
             if not planner.lacks():
                 uniform[split] = plan_of(federation, planner)
         found[gflops] = fitted, uniform

@@ -116,7 +116,7 @@ def make_plan(config: Config, say: Callable[[str], None] = lambda _: None) -> Pl
     # Codecs are priced apart: those that know public directions would run the model for them.
     plain = config.model_copy(update={"wire": Wire()})
     federation = build_federation(plain, sources)
-    return plan_of(federation, Planner(federation, sources.model, config))
+    return plan_of(federation, Planner(federation, sources, config))
 
 
 def plan_of(federation: Federation, planner: Planner) -> Plan:
@@ -139,7 +139,7 @@ def plan_of(federation: Federation, planner: Planner) -> Plan:
                 if price
                 else _left_out(edge, lacks[name])
             )
-        up, down = planner.prices.cloud_orders()
+        up, down = planner.prices[names[0]].cloud_orders()
         edges.append(
             EdgePlan(
                 edge=edge,
@@ -171,9 +171,8 @@ def _edge_rounds(planner: Planner, name: str, price: Price) -> list[list[Leg]]:
 def _device(
     planner: Planner, edge: str, name: str, price: Price, seconds: float, config: Config
 ) -> DevicePlan:
-    limit, steps = planner.memories[name], _steps(config)
-    start, end = planner.prices.orders(price.split)
-    rounds = config.federation.edge_rounds
+    limit = planner.memories[name]
+    up, down = planner.prices[name].passed(planner.demands[name], price.split)
     return DevicePlan(
         device=name,
         edge=edge,
@@ -186,9 +185,9 @@ def _device(
         up=price.up,
         down=price.down,
         seconds=price.seconds,
-        round_flops=steps * price.work.device,
-        round_up=steps * price.up + rounds * (start[0] + end[0]),
-        round_down=steps * price.down + rounds * (start[1] + end[1]),
+        round_flops=_steps(config) * price.work.device,
+        round_up=up,
+        round_down=down,
         round_seconds=seconds,
         why=_reason(planner.price_list(name), price, limit, config),
     )

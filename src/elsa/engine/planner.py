@@ -14,11 +14,14 @@ from typing import Any
 from elsa.config.schema import Config
 from elsa.core.plan import Chosen, Option, fit_jointly, refined, settled
 from elsa.core.split import Split
+from elsa.engine.build import Sources
 from elsa.engine.clock import Leg, finish_times
 from elsa.engine.federation import Federation
 from elsa.engine.parts import ModelParts
 from elsa.engine.prices import Price, Prices, device_memories
+from elsa.engine.tasks import devices_of
 from elsa.errors import SplitError
+from elsa.roles.attacker import Attacker
 from elsa.roles.device import Device
 from elsa.roles.edge import Edge
 
@@ -63,20 +66,25 @@ class Planner:
 
     Attributes:
         config: what is planned.
-        prices: of the config.
+        prices: of each device's task.
         memories: bytes that each device can hold.
         demands: what each device's batches ask for.
     """
 
-    def __init__(self, federation: Federation, model: ModelParts, config: Config) -> None:
+    def __init__(self, federation: Federation, sources: Sources, config: Config) -> None:
         names = list(federation.devices)
-        self.prices = Prices(config, model)
+        self._models = {
+            name: task.model
+            for task, own in zip(sources.tasks, devices_of(config, names), strict=True)
+            for name in own
+        }
+        priced = {task.model: Prices(config, task.model) for task in sources.tasks}
+        self.prices = {name: priced[model] for name, model in self._models.items()}
         self.memories = device_memories(config.network, names, config.run.seed)
         self._federation = federation
-        self._model = model
         self.config = config
         self.demands = {
-            name: self.prices.demand(device.epoch_lengths())
+            name: self.prices[name].demand(device.epoch_lengths())
             for name, device in federation.devices.items()
         }
         self._paces = dict.fromkeys(names, 1.0)
@@ -85,12 +93,12 @@ class Planner:
     def price_list(self, device: str) -> list[Price]:
         """What each split would cost a device, whether it fits or not."""
         speed = self._federation.speed_of(device)
-        return self.prices.prices(self.demands[device], speed, self._paces[device])
+        return self.prices[device].prices(self.demands[device], speed, self._paces[device])
 
     def legs(self, device: str, split: Split, steps: range) -> list[Leg]:
         """What the clock would see of a device's local steps with a split."""
         speed, pace = self._federation.speed_of(device), self._paces[device]
-        return self.prices.legs(self.demands[device], speed, split, pace, steps)
+        return self.prices[device].legs(self.demands[device], speed, split, pace, steps)
 
     def lacks(self) -> list[Lack]:
         """The devices that cannot hold any split."""
@@ -129,10 +137,11 @@ class Planner:
         }
         prices = {name: own for name, own in prices.items() if own}
         options = {
-            name: [self.prices.option(it) for it in own.values()] for name, own in prices.items()
+            name: [self.prices[name].option(it) for it in own.values()]
+            for name, own in prices.items()
         }
         current = {
-            name: self.prices.option(own[split])
+            name: self.prices[name].option(own[split])
             for name, own in prices.items()
             if (split := self._splits.get(name)) in own
         }
@@ -159,7 +168,7 @@ class Planner:
             for name, price in self.choose(names).items():
                 if self._splits.get(name) != price.split:
                     device = self._federation.devices[name]
-                    hand_over(device, self._federation.edges[edge], self._model, price.split)
+                    hand_over(device, self._federation.edges[edge], self._models[name], price.split)
                     changed[name] = self._splits[name] = price.split
         return changed
 
@@ -176,11 +185,13 @@ class Planner:
         """Go on from an earlier `state`; the parties' moments are restored afterwards."""
         self._paces = dict(state["paces"])
         for name, cuts in state["splits"].items():
-            self._splits[name] = Split.of(self.prices.shape.blocks, *cuts)
-            self._federation.devices[name].refit(self._model.segments(self._splits[name]), {})
+            self._splits[name] = Split.of(self.prices[name].shape.blocks, *cuts)
+            self._federation.devices[name].refit(
+                self._models[name].segments(self._splits[name]), {}
+            )
 
 
-def planner_of(federation: Federation, model: ModelParts) -> Planner | None:
+def planner_of(federation: Federation, sources: Sources) -> Planner | None:
     """The planner of a config that fits splits or limits memory; None of one that does neither.
 
     Raises:
@@ -189,12 +200,12 @@ def planner_of(federation: Federation, model: ModelParts) -> Planner | None:
     config = federation.config
     if config.split.mode == "fixed" and not config.network.device_memory_mb:
         return None
-    planner = Planner(federation, model, config)
+    planner = Planner(federation, sources, config)
     planner.check()
     return planner
 
 
-def hand_over(device: Device, edge: Edge, model: ModelParts, split: Split) -> None:
+def hand_over(device: Device | Attacker, edge: Edge, model: ModelParts, split: Split) -> None:
     """Give a device another split; the moments of blocks that change hands move with them."""
     segments = model.segments(split)
     own = {*segments.bottom.adapter_names, *segments.top.adapter_names}

@@ -4,9 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import cycle, islice
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from elsa.config.schema import Config, Network
 from elsa.core.codec import Codec, Coder, Frame, Identity, Packet
@@ -19,7 +21,6 @@ from elsa.engine.codecs import adapters_sent, hop_codecs
 from elsa.engine.directions import Directions
 from elsa.engine.parts import ModelParts
 from elsa.model.adapters import part_names
-from elsa.model.checkpoint import fast_dtype
 from elsa.model.segments import adapter_shapes, reach_of
 from elsa.model.sizes import tensors_of
 from elsa.roles.parcel import wrap
@@ -114,9 +115,9 @@ class Prices:
             config.wire.model_copy(update={"folder": ""}),
             checkpoint.hidden_size,
             # Noise has no directions, so any axes give the size of a packet.
-            Directions(lambda _: torch.eye(self.shape.hidden), self.shape.hidden, fast_dtype()),
+            Directions(lambda _: _some_axes(checkpoint.hidden_size), checkpoint.hidden_size),
         )
-        self._noise = cache(self._bytes_a_value)
+        self._a_value: dict[str, float] = {}
         self._frames = cache(self._step_frames)
         self.orders = cache(self._orders)
 
@@ -147,6 +148,18 @@ class Prices:
                 means[kind] = _mean([self._frames(batch, *kind) for batch in demand.batches])
             found.append(self._price(demand, speed, pace, split, means[kind]))
         return found
+
+    def memory(self, demand: Demand, split: Split) -> Memory:
+        """Bytes that a device would hold."""
+        state_bytes = float(self.shape.hidden * self._itemsize)
+        return device_memory(
+            self._tensors,
+            self._activations,
+            split,
+            demand.largest,
+            state_bytes,
+            self.shape.first,
+        )
 
     def legs(
         self,
@@ -194,6 +207,17 @@ class Prices:
         load = price.edge_seconds * self._config.federation.participation
         return Option(price.split, price.memory.total, price.seconds, load)
 
+    def passed(self, demand: Demand, split: Split) -> tuple[float, float]:
+        """Bytes from and to a device in its first global round."""
+        config, kind = self._config.federation, self._kind(split)
+        batches = islice(cycle(demand.batches), config.edge_rounds * config.local_steps)
+        every = [self._frames(batch, *kind) for batch in batches]
+        start, end = self.orders(split)
+        return (
+            sum(it.up for it in every) + config.edge_rounds * (start[0] + end[0]),
+            sum(it.down for it in every) + config.edge_rounds * (start[1] + end[1]),
+        )
+
     def _kind(self, split: Split) -> tuple[bool, Reach]:
         """What of a split decides the frames: whether nothing comes back, and what goes down."""
         reach = reach_of(self._model.checkpoint.family, self._model.task, split.top)
@@ -202,15 +226,15 @@ class Prices:
     def _step_frames(self, lengths: tuple[int, ...], frozen: bool, reach: Reach) -> Frames:
         """Bytes of a local step's frames, for a batch of sequences of these lengths."""
         down = reached_lengths(lengths, reach)
-        numbers = lengths if self._codecs.remembering else ()
+        numbers = tuple(range(len(lengths))) if self._codecs.remembering else ()
 
         def activations(rows: Sequence[int], codec: Codec) -> float:
             packet = self._packet(codec, sum(rows))
-            body = Activations(0, True, rows, packet, numbers)
+            body = Activations(1, True, rows, packet, numbers)
             return len(encode(body)) + self._payload(codec, sum(rows))
 
         def gradients(rows: Sequence[int], codec: Codec) -> float:
-            body = Gradients(0, self._packet(codec, sum(rows)))
+            body = Gradients(1, self._packet(codec, sum(rows)))
             return len(encode(body)) + self._payload(codec, sum(rows))
 
         codecs = self._codecs
@@ -259,17 +283,9 @@ class Prices:
         work = step_work(self.shape, split, demand.passes)
         wire = 4 * speed.latency + frames.up / speed.up + frames.down / speed.down
         edge_seconds = work.edge / self._edge_flops
-        memory = device_memory(
-            self._tensors,
-            self._activations,
-            split,
-            demand.largest,
-            float(self.shape.hidden * self._itemsize),
-            self.shape.first,
-        )
         return Price(
             split=split,
-            memory=memory,
+            memory=self.memory(demand, split),
             work=work,
             up=frames.up,
             down=frames.down,
@@ -287,13 +303,18 @@ class Prices:
             return tokens * hidden * self._itemsize
         if isinstance(codec, Coder):
             return codec.size(tokens, hidden)
-        return tokens * hidden * self._noise(codec)
+        if codec.name not in self._a_value:
+            # Noise compresses least; what is really sent is less.
+            noise = torch.randn(NOISE, hidden, generator=torch.Generator().manual_seed(0))
+            payload = codec.encode(noise, Frame((NOISE,))).payload
+            self._a_value[codec.name] = len(payload) / noise.numel()
+        return tokens * hidden * self._a_value[codec.name]
 
-    def _bytes_a_value(self, codec: Codec) -> float:
-        """Of noise, which compresses least; what is really sent is less."""
-        generator = torch.Generator().manual_seed(0)
-        noise = torch.randn(NOISE, self.shape.hidden, generator=generator)
-        return len(codec.encode(noise, Frame((NOISE,))).payload) / noise.numel()
+
+def _some_axes(hidden: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    axes: Tensor = torch.linalg.qr(torch.randn(hidden, hidden, generator=generator))[0]
+    return axes
 
 
 def _mean(frames: Sequence[Frames]) -> Frames:

@@ -62,7 +62,7 @@ def run(
     sources = open_sources(config, say)
     # Before the folder: nothing is left if one of them fails.
     federation = build_federation(config, sources)
-    planner = planner_of(federation, sources.model)
+    planner = planner_of(federation, sources)
     manifest = new_manifest(config, *digests_of(sources))
     if out is None:
         opened = RunDirectory.create_numbered(RUNS, config.run.name, manifest)
@@ -98,7 +98,7 @@ def resume(
         sources = open_sources(config, say)
         check_unchanged(directory.manifest, *digests_of(sources))
         federation = recorded(build_federation(config, sources), directory.path)
-        planner = planner_of(federation, sources.model)
+        planner = planner_of(federation, sources)
         play = partial(Simulation, federation)
         runner = Runner(federation, sources, directory, listen, stop, play, planner)
         if checkpoint is None:

@@ -92,6 +92,15 @@ class Attacker:
         """Measure adapters on its true held-out rows, as `Device.evaluate`."""
         return self._honest.evaluate(round_)
 
+    def epoch_lengths(self) -> list[tuple[int, ...]]:
+        """Tokens of each text of every batch of its first epoch."""
+        return self._honest.epoch_lengths()
+
+    def refit(self, segments: Segments, moments: Mapping[str, Tensor]) -> None:
+        """Take other segments, as `Device.refit`."""
+        self._honest.refit(segments, moments)
+        self._corrupt.refit(segments, moments)
+
     def moments(self) -> Mapping[str, Tensor]:
         """Optimizer state to keep across rounds."""
         return self._honest.moments()

@@ -118,3 +118,10 @@ def test_sizes_are_in_powers_of_ten(count: float, text: str) -> None:
 )
 def test_durations_are_for_people(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_new_splits_are_told_in_a_line() -> None:
+    splits = {"a": (1, 4, 1), "b": (2, 4, 0), "c": (1, 4, 1)}
+    text = shown([events.SplitsChosen(3, splits)])
+    assert "round 4: 3 devices have a new split p/o/q: 1/4/1, 2/4/0" in " ".join(text.split())
+    assert "1 device has a new split" in shown([events.SplitsChosen(0, {"a": (1, 4, 1)})])

@@ -1,5 +1,7 @@
 """Costs from shapes, against operations counted in a real block."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -9,7 +11,20 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig
 from transformers.models.bert.modeling_bert import BertLayer
 
-from elsa.core.cost import ModelShape, block_backward_flops, block_flops, head_flops
+from elsa.core.cost import (
+    Activations,
+    Growth,
+    Memory,
+    ModelShape,
+    Tensors,
+    block_backward_flops,
+    block_flops,
+    device_memory,
+    head_flops,
+    passes_of,
+    step_work,
+)
+from elsa.core.split import Split
 
 SHAPE = ModelShape(blocks=4, hidden=32, block_weights=1000, head_weights=96, head_per_token=False)
 LENGTHS = st.lists(st.integers(1, 50), min_size=1, max_size=5)
@@ -50,3 +65,52 @@ def test_batches_cost_what_their_sequences_cost(one: list[int], other: list[int]
 def test_head_is_applied_once_a_sequence_or_once_a_token(per_token: bool, positions: int) -> None:
     shape = ModelShape(4, 32, 1000, 96, per_token)
     assert head_flops(shape, (2, 3)) == 2 * 96 * positions
+
+
+def test_work_of_a_step_by_hand() -> None:
+    passes = passes_of(SHAPE, [(2, 3)])
+    forward, backward = block_flops(SHAPE, (2, 3)), block_backward_flops(SHAPE, (2, 3))
+    work = step_work(SHAPE, Split(1, 2, 1), passes)
+    assert (work.bottom, work.trunk) == (forward, 2 * forward)
+    assert (work.bottom_backward, work.trunk_backward) == (backward, 2 * backward)
+    assert work.top == forward + backward + 2 * 2 * 96 * 2
+    assert work.device == 2 * (forward + backward) + 4 * 96 * 2
+    assert work.edge == 2 * (forward + backward)
+
+
+@given(st.lists(LENGTHS, min_size=1, max_size=4))
+def test_mean_passes_are_the_mean_of_the_batches(batches: list[list[int]]) -> None:
+    mean = passes_of(SHAPE, batches)
+    each = [passes_of(SHAPE, [batch]) for batch in batches]
+    for part in ("forward", "backward", "head"):
+        expected = sum(getattr(it, part) for it in each) / len(each)
+        assert getattr(mean, part) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("first", "bottom", "trunk"), [(0, 1, 2), (1, 0, 2), (2, 0, 1)])
+def test_frozen_blocks_have_no_backward_pass(first: int, bottom: int, trunk: int) -> None:
+    shape = replace(SHAPE, first=first)
+    passes = passes_of(shape, [(2, 3)])
+    work = step_work(shape, Split(1, 2, 1), passes)
+    assert work.bottom_backward == bottom * passes.backward
+    assert work.trunk_backward == trunk * passes.backward
+
+
+TENSORS = Tensors(embeddings=1000, blocks=(10, 20, 30, 40), end=5, adapters=(1, 2, 3, 4), head=7)
+GROWN = Activations(Growth(100, 1), Growth(10), Growth(1))
+
+
+@pytest.mark.parametrize(
+    ("split", "first", "weights", "learning", "step"),
+    [
+        (Split(1, 3, 0), 0, 1000 + 5 + 10, 7 + 1, 6 * 103),
+        (Split(2, 1, 1), 0, 1000 + 5 + 10 + 20 + 40, 7 + 1 + 2 + 4, 6 * (103 + 10 + 1)),
+        (Split(2, 1, 1), 2, 1000 + 5 + 10 + 20 + 40, 7 + 1 + 2 + 4, 6 * (103 + 1)),
+        (Split(3, 1, 0), 2, 1000 + 5 + 10 + 20 + 30, 7 + 1 + 2 + 3, 6 * (103 + 10)),
+    ],
+)
+def test_memory_by_hand(split: Split, first: int, weights: int, learning: int, step: int) -> None:
+    """Two rows of three tokens; 4 bytes of each state for each of the four hops."""
+    found = device_memory(TENSORS, GROWN, split, (2, 3), 4.0, first)
+    assert found == Memory(weights, 4 * 7 * learning, step + 4 * 6 * 4)
+    assert found.total == found.weights + found.adapters + found.step

@@ -1,5 +1,8 @@
 """Simulated time: schedules worked out by hand, and bounds that hold for all."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +11,15 @@ from elsa.config.schema import Link, Network
 from elsa.core.codec import Packet
 from elsa.core.cost import ModelShape
 from elsa.core.split import Split
-from elsa.engine.clock import Leg, Speed, Trace, cloud_seconds, device_speeds, finish_times
+from elsa.engine.clock import (
+    Leg,
+    Speed,
+    Trace,
+    cloud_seconds,
+    device_speeds,
+    drifted,
+    finish_times,
+)
 from elsa.wire.messages import Activations, Gradients, Message, Ready, Update
 
 PACKET = Packet("identity", "float32", (2, 1), b"")
@@ -214,6 +225,37 @@ def test_without_spread_speeds_are_the_declared_ones() -> None:
     )
     expected = Speed(flops=2e9, up=1e6, down=2e6, latency=0.02)
     assert device_speeds(network, ["a", "b"], 3) == {"a": expected, "b": expected}
+
+
+def test_pace_is_the_time_taken_to_the_time_declared() -> None:
+    assert run(trace(), 2).pace == pytest.approx(1.0)
+    slow = Speed(flops=5.0, up=50.0, down=100.0, latency=1.0)
+    it = Trace(SHAPE, Split(1, 2, 1), slow, edge_flops=20.0, declared=SPEED)
+    assert run(it, 2).pace == pytest.approx(2.0)
+    assert trace().pace == 1.0
+
+
+def test_nothing_below_the_first_adapters_has_a_backward_pass() -> None:
+    frozen = Trace(replace(SHAPE, first=2), Split(1, 2, 1), SPEED, edge_flops=20.0)
+    legs, learning = (run(it, 1).legs for it in (frozen, trace()))
+    assert legs[7].seconds == learning[7].seconds / 2  # one of the trunk's two blocks
+    assert legs[9].seconds == pytest.approx(3.5)  # only the update is sent; learning pays 52 / 10
+
+
+def test_drift_is_a_walk_by_the_seed_that_starts_at_the_declared_speed() -> None:
+    network = Network(drift=0.2)
+    speeds = device_speeds(network, NAMES, 0)
+    assert drifted(speeds, network, 1, 0) == speeds
+    assert drifted(speeds, Network(), 1, 5) == speeds
+    one, again, other = (drifted(speeds, network, seed, 4) for seed in (1, 1, 2))
+    assert one == again != other
+    # Each round's steps are part of the next one's: four of sigma 0.2 are one of sigma 0.4.
+    logs = np.array([np.log(one[name].flops / speeds[name].flops) for name in NAMES])
+    assert logs.std() == pytest.approx(0.4, rel=0.05)
+    five = drifted(speeds, network, 1, 5)
+    step = np.array([np.log(five[name].flops / one[name].flops) for name in NAMES])
+    assert step.std() == pytest.approx(0.2, rel=0.05)
+    assert all(five[name].down / five[name].up == pytest.approx(2.5) for name in NAMES)
 
 
 def test_cloud_seconds_by_hand() -> None:
