@@ -259,8 +259,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.child:
         model, *numbers = options.child
-        bottom, top, rows, width = map(int, numbers)
-        child(model, (bottom, top), rows, width)
+        bottom, top, count, width = map(int, numbers)
+        child(model, (bottom, top), count, width)
         return
     prepare(1)
     with tempfile.TemporaryDirectory() as folder:

@@ -59,7 +59,7 @@ def planned(seed: int) -> dict[float, tuple[Plan, dict[Split, Plan]]]:
     sources = open_sources(config_of(seed, TRAINED, None))
     blocks = sources.model.checkpoint.blocks
     splits = [Split.of(blocks, *cuts) for cuts in ((1, 0), (2, 0), (1, 1), (3, 0), (2, 1), (1, 2))]
-    found = {}
+    found: dict[float, tuple[Plan, dict[Split, Plan]]] = {}
     for gflops in EDGES:
         config = config_of(seed, gflops, None)
         federation = build_federation(config, sources)

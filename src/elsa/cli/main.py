@@ -82,13 +82,16 @@ def plan(
         typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated."),
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+    here: Annotated[
+        bool, typer.Option("--here", help="Devices like this machine, measured now.")
+    ] = False,
 ) -> None:
     """Say what a run would cost each device, edge and link, and why; nothing is trained."""
     settings = load_config(config, set_ or [])
     from elsa.cli.planned import show, to_json
     from elsa.engine.plan import make_plan
 
-    made = make_plan(settings, _say)
+    made = make_plan(settings, _say, here=here)
     if json_:
         sys.stdout.write(to_json(made))
     else:

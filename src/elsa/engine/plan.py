@@ -12,6 +12,7 @@ from elsa.engine.federation import Federation
 from elsa.engine.machine import prepare
 from elsa.engine.planner import Lack, Planner
 from elsa.engine.prices import Price
+from elsa.engine.profile import as_here
 
 
 @dataclass(frozen=True)
@@ -105,14 +106,23 @@ class Plan:
         }
 
 
-def make_plan(config: Config, say: Callable[[str], None] = lambda _: None) -> Plan:
+def make_plan(
+    config: Config, say: Callable[[str], None] = lambda _: None, *, here: bool = False
+) -> Plan:
     """Plan a config; reads its text and sizes, and no weights of the middle blocks.
+
+    Args:
+        config: what to plan.
+        say: told what takes time.
+        here: whether devices are like this machine, by a short measurement.
 
     Raises:
         ElsaError: text, model and config cannot be had, or do not go together.
     """
     prepare(config.run.threads)
     sources = open_sources(config, say)
+    if here:
+        config = as_here(config, sources.model)
     # Codecs are priced apart: those that know public directions would run the model for them.
     plain = config.model_copy(update={"wire": Wire()})
     federation = build_federation(plain, sources)

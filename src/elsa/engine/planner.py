@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from torch import Tensor
+
 from elsa.config.schema import Config
 from elsa.core.plan import Chosen, Option, fit_jointly, refined, settled
 from elsa.core.split import Split
@@ -209,7 +211,8 @@ def hand_over(device: Device | Attacker, edge: Edge, model: ModelParts, split: S
     """Give a device another split; the moments of blocks that change hands move with them."""
     segments = model.segments(split)
     own = {*segments.bottom.adapter_names, *segments.top.adapter_names}
-    kept, given = {}, {}
+    kept: dict[str, Tensor] = {}
+    given: dict[str, Tensor] = {}
     for key, value in {**edge.moments_of(device.name), **device.moments()}.items():
         (kept if key.partition("/")[2] in own else given)[key] = value
     device.refit(segments, kept)

@@ -10,6 +10,7 @@ Shapes: B sequences, S tokens of the longest, D hidden size.
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -90,6 +91,33 @@ def activations_of(checkpoint: Checkpoint, task: Task, lora: LoraSpec) -> Activa
     return Activations(base, *more)
 
 
+def device_step(
+    checkpoint: Checkpoint, task: Task, lora: LoraSpec, cuts: tuple[int, int]
+) -> tuple[Callable[[int], None], list[Tensor]]:
+    """A device's step on `ROWS` sequences of a given width, but for the wire and the optimizer.
+
+    Args:
+        checkpoint: of the model; its weights are not read, zeros stand for them.
+        task: what it is trained for.
+        lora: its adapters.
+        cuts: p and q.
+
+    Returns:
+        The step, and the tensors that stay from step to step.
+    """
+    split = Split.of(checkpoint.blocks, *cuts)
+    bottom = Bottom(checkpoint, task, lora, split.bottom_blocks, first=True, last=False, load=False)
+    top = Top(checkpoint, task, lora, split.top_blocks, first=False, last=True, load=False)
+    trained: dict[str, Tensor] = {}
+    for part in (bottom, top):
+        _fill(part)
+        trained |= {
+            name: nn.Parameter(torch.zeros(shape)) for name, shape in part.adapter_shapes.items()
+        }
+    held = [*bottom.frozen().values(), *top.frozen().values(), *trained.values()]
+    return partial(_step, bottom, top, trained), held
+
+
 def peak_bytes(work: Callable[[], object], held: Iterable[Tensor] = ()) -> int:
     """Most bytes that tensors made by `work` hold at once; those of `held` do not count."""
     live = _Live(held)
@@ -143,20 +171,10 @@ def _skeleton(checkpoint: Checkpoint, task: Task, lora: LoraSpec) -> Whole:
 
 
 def _growth(checkpoint: Checkpoint, task: Task, lora: LoraSpec, cuts: tuple[int, int]) -> Growth:
-    split = Split.of(checkpoint.blocks, *cuts)
-    bottom = Bottom(checkpoint, task, lora, split.bottom_blocks, first=True, last=False, load=False)
-    top = Top(checkpoint, task, lora, split.top_blocks, first=False, last=True, load=False)
-    trained: dict[str, Tensor] = {}
-    for part in (bottom, top):
-        _fill(part)
-        trained |= {
-            name: nn.Parameter(torch.zeros(shape)) for name, shape in part.adapter_shapes.items()
-        }
-    held = [*bottom.frozen().values(), *top.frozen().values(), *trained.values()]
+    step, held = device_step(checkpoint, task, lora, cuts)
     narrow, wide = (min(width, checkpoint.max_tokens) for width in WIDTHS)
     low, high = (
-        peak_bytes(lambda width=width: _step(bottom, top, trained, width), held) / (ROWS * width)  # type: ignore[misc]
-        for width in (narrow, wide)
+        peak_bytes(partial(step, width), held) / (ROWS * width) for width in (narrow, wide)
     )
     square = max(high - low, 0.0) / max(wide - narrow, 1)
     return Growth(low - square * narrow, square)

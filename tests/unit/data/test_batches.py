@@ -152,3 +152,12 @@ def test_nothing_to_train_on_is_refused() -> None:
     with pytest.raises(DataError, match=r"row 1 \(counting from 0\) has no tokens"):
         examples([2, 0])
     assert list(eval_batches(examples([]), 4, PAD)) == []
+
+
+@pytest.mark.parametrize("bucketing", [False, True])
+def test_lengths_of_an_epoch_are_told_ahead(bucketing: bool) -> None:
+    rows = Examples([np.full(length, 5, np.int32) for length in (3, 1, 4, 1, 5, 9, 2)])
+    stream = BatchStream(rows, 2, seed=3, bucketing=bucketing, pad_id=0)
+    told = [*stream.epoch_lengths(), *stream.epoch_lengths(1)]
+    assert stream.position == 0
+    assert told == [next(stream).lengths for _ in range(2 * stream.batches_per_epoch)]
