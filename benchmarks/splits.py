@@ -10,8 +10,10 @@ the rounds' simulated seconds. float32, so both train the same adapters and diff
 
 import argparse
 import csv
+import json
 import statistics
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -129,35 +131,52 @@ def main() -> None:
     options = parser.parse_args()
     prepare(1)
     plans: list[dict[str, Any]] = []
-    cells: list[dict[str, Any]] = []
+    kept = done(options.out)
     for seed in options.seeds:
         made = planned(seed)
         plans += plan_rows(seed, made)
         print_table([{k: v for k, v in row.items() if k != "splits"} for row in plans])
         for arm, split in (("fitted", None), ("uniform", best_of(made[TRAINED][1]))):
-            found = trained(config_of(seed, TRAINED, split))
-            cells.append({"seed": seed, "arm": arm, **found})
-            print(seed, arm, found["seconds_to"], flush=True)
-    ratios = {
-        str(target): [
-            one["seconds_to"][str(target)] / other["seconds_to"][str(target)]
-            for one, other in zip(cells[::2], cells[1::2], strict=True)
-            if one["seconds_to"][str(target)] and other["seconds_to"][str(target)]
-        ]
-        for target in TARGETS
-    }
-    summary = {
+            key = f"{seed} {arm} {named(split) if split else 'each its own'}"
+            kept[key] = kept.get(key) or trained(config_of(seed, TRAINED, split))
+            print(key, kept[key]["seconds_to"], flush=True)
+            if options.out:
+                write(options.out, plans, kept)
+    print(compared(kept))
+
+
+def done(out: Path | None) -> dict[str, dict[str, Any]]:
+    """The cells that are there from an earlier call with the same settings."""
+    if out is None or not out.is_file():
+        return {}
+    content = json.loads(out.read_text(encoding="utf-8"))
+    if (tuple(content["settings"]), content["trained_at_edge_gflops"]) != (SETTINGS, TRAINED):
+        return {}
+    return {cell.pop("cell"): cell for cell in content["cells"]}
+
+
+def compared(cells: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Simulated time of the fitted splits to that of the best uniform one, by target."""
+    seconds = {tuple(key.split()[:2]): cell["seconds_to"] for key, cell in cells.items()}
+    ratios: dict[str, list[float]] = {str(target): [] for target in TARGETS}
+    for (seed, arm), own in seconds.items():
+        other = seconds.get((seed, "uniform"))
+        for target, found in ratios.items():
+            if arm == "fitted" and other and own[target] and other[target]:
+                found.append(own[target] / other[target])
+    return {
         target: {"mean": statistics.mean(it), "least": min(it), "most": max(it), "seeds": len(it)}
         for target, it in ratios.items()
         if it
     }
-    print(summary)
-    if options.out:
-        content = {"settings": SETTINGS, "trained_at_edge_gflops": TRAINED, "plans": plans}
-        write_json(
-            options.out,
-            {"machine": machine(), **content, "cells": cells, "fitted_to_uniform": summary},
-        )
+
+
+def write(out: Path, plans: list[dict[str, Any]], cells: Mapping[str, dict[str, Any]]) -> None:
+    """Write what is there so far."""
+    content = {"settings": SETTINGS, "trained_at_edge_gflops": TRAINED, "plans": plans}
+    content |= {"cells": [{"cell": key, **cell} for key, cell in cells.items()]}
+    content |= {"fitted_to_uniform": compared(cells)}
+    write_json(out, {"machine": machine(), **content})
 
 
 if __name__ == "__main__":

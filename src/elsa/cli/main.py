@@ -91,7 +91,7 @@ def plan(
     from elsa.cli.planned import show, to_json
     from elsa.engine.plan import make_plan
 
-    made = make_plan(settings, _say, here=here)
+    made = make_plan(settings, say, here=here)
     if json_:
         sys.stdout.write(to_json(made))
     else:

@@ -64,6 +64,11 @@ def check_deployable(config: Config) -> None:
         raise ConfigError(
             f"attack.kind = '{config.attack.kind}' is for simulation; allowed: 'none'"
         )
+    if config.split.mode != "fixed":
+        raise ConfigError(
+            f"split.mode = '{config.split.mode}' is for simulation: nothing yet moves a block "
+            "between real machines; allowed: 'fixed', with split.bottom and split.top"
+        )
     if config.task:
         raise ConfigError("[[task]]: several tasks are for simulation; real machines take one")
     if config.model.task == "classification" and len(config.data.labels) < 2:

@@ -66,6 +66,8 @@ def test_shared_trunk_and_unnamed_classes_are_for_simulation(make: Any) -> None:
         check_deployable(
             make("attack.kind=random", "attack.fraction=0.4", "data.labels=['a', 'b']")
         )
+    with pytest.raises(ConfigError, match=r"split\.mode = 'fitted'.*'fixed'"):
+        check_deployable(make("split.mode=fitted", "data.labels=['a', 'b']"))
     with pytest.raises(ConfigError, match=r"data\.labels is empty"):
         check_deployable(make())
     check_deployable(make("data.labels=['a', 'b']"))
