@@ -135,7 +135,9 @@ class Prices:
 
     def demand(self, batches: Sequence[tuple[int, ...]]) -> Demand:
         """What batches of sequences of these lengths ask for."""
-        largest = max(len(batch) for batch in batches), max(max(batch) for batch in batches)
+        rows = max(len(batch) for batch in batches)
+        at_once = self._config.train.micro_batch or rows
+        largest = min(rows, at_once), max(max(batch) for batch in batches)
         return Demand(batches, passes_of(self.shape, batches), largest)
 
     def prices(self, demand: Demand, speed: Speed, pace: float = 1.0) -> list[Price]:

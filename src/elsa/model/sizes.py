@@ -201,8 +201,7 @@ def _step(bottom: Bottom, top: Top, trained: dict[str, Tensor], width: int) -> N
     h1 = bottom(ids, mask)
     h2 = torch.zeros_like(h1 if top.reach == "all" else h1[:, :1]).requires_grad_()
     top.bind(trained)
-    logits = top(h2, mask if top.reach == "all" else None)
     labels = ids[:, 0] if isinstance(top.task, Classification) else ids
-    torch.autograd.backward(top.loss(logits, labels))
+    torch.autograd.backward(top.learn(h2, mask if top.reach == "all" else None, labels))
     if h1.requires_grad:
         torch.autograd.backward(h1, torch.zeros_like(h1))
