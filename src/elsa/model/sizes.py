@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from elsa.core.cost import Activations, Growth, ModelShape, Tensors
+from elsa.core.cost import FLOAT32, Activations, Growth, ModelShape, Tensors
 from elsa.core.split import Split
 from elsa.model import adapters
 from elsa.model.checkpoint import Checkpoint
@@ -59,7 +59,7 @@ def tensors_of(checkpoint: Checkpoint, task: Task, lora: LoraSpec) -> Tensors:
     blocks, ends = [0] * checkpoint.blocks, {"embeddings": 0, "end": 0}
     embeddings = tuple(f"{path}." for path in family.embeddings)
     for name, value in whole.frozen().items():
-        size = value.numel() * checkpoint.dtype.itemsize
+        size = _bytes(checkpoint, value)
         if name.startswith(f"{family.layers}."):
             blocks[int(name.removeprefix(f"{family.layers}.").partition(".")[0])] += size
         else:
@@ -163,6 +163,16 @@ class _Live(TorchDispatchMode):
         self._watched[key] = weakref.ref(storage, free)
         self._now += size
         self.peak = max(self.peak, self._now)
+
+
+def _bytes(checkpoint: Checkpoint, value: Tensor) -> int:
+    """Of a frozen tensor as it is held: word matrices may be kept in few bits."""
+    words = value.dim() == 2 and len(value) == checkpoint.vocabulary
+    if words and checkpoint.embeddings == "int8":
+        return value.numel() + FLOAT32 * len(value)
+    if words and checkpoint.embeddings == "bfloat16":
+        return 2 * value.numel()
+    return value.numel() * checkpoint.dtype.itemsize
 
 
 def _skeleton(checkpoint: Checkpoint, task: Task, lora: LoraSpec) -> Whole:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -107,3 +108,13 @@ def test_a_frozen_bottom_keeps_less(tiny: Tiny) -> None:
     )
     assert frozen.base.of(4, 16) < learning.base.of(4, 16)
     assert frozen.bottom == learning.bottom
+
+
+@pytest.mark.parametrize("store", ["int8", "bfloat16"])
+def test_embeddings_in_few_bits_are_counted_as_they_are_held(tiny: Tiny, store: Any) -> None:
+    checkpoint = open_checkpoint(tiny("llama"), embeddings=store)
+    split = Split.of(checkpoint.blocks, 1, 1)
+    bottom = build_bottom(checkpoint, split, CausalLM(), LORA)
+    tensors = tensors_of(checkpoint, CausalLM(), LORA)
+    held = sum(value.nbytes for value in bottom.frozen().values())
+    assert tensors.embeddings + tensors.blocks[0] == held
