@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from elsa.errors import AdapterError, ModelError
 from elsa.model import adapters
 from elsa.model.checkpoint import Checkpoint
-from elsa.model.skeleton import build_skeleton, frozen_slots, keep_blocks, output_name
+from elsa.model.skeleton import BUILDING, build_skeleton, frozen_slots, keep_blocks, output_name
 from elsa.model.tables import Store, Table, TableEmbedding, TableOutput
 from elsa.model.tasks import CausalLM, Classification, LoraSpec, Task
 
@@ -60,38 +60,39 @@ class Segment(nn.Module):
             AdapterError: a LoRA target is in none of the blocks.
         """
         super().__init__()
-        family = checkpoint.family
-        model = build_skeleton(checkpoint, task)
-        base = model.base_model
-        keep_blocks(base, family, blocks, first=first, last=last)
-        self.blocks = blocks
-        self.checkpoint = checkpoint
-        self.task = task
-        self.lora = lora
-        self.model: Any = model if last and isinstance(task, CausalLM) else base
-        self.prediction: Any = None
-        self.head: Any = None
-        if last and isinstance(task, Classification):
-            self.prediction = getattr(model, family.prediction) if family.prediction else None
-            self.head = getattr(model, family.head, None)
-            if self.head is None:
-                self.head = nn.Linear(checkpoint.hidden_size, task.labels, device="meta")
-        self._prefix = "" if base is model else f"{model.base_model_prefix}."
-        self._causal = family.causal and not getattr(
-            checkpoint.config, "use_bidirectional_attention", False
-        )
-        self._tables: dict[str, Table] = {}
-        if load:
-            if checkpoint.embeddings:
-                self._use_tables(checkpoint.embeddings, first=first)
-            slots = list(self._frozen_slots())
-            read = checkpoint.weights.read(
-                {name: module._parameters[leaf].shape for name, module, leaf in slots}  # type: ignore[union-attr]
+        with BUILDING:
+            family = checkpoint.family
+            model = build_skeleton(checkpoint, task)
+            base = model.base_model
+            keep_blocks(base, family, blocks, first=first, last=last)
+            self.blocks = blocks
+            self.checkpoint = checkpoint
+            self.task = task
+            self.lora = lora
+            self.model: Any = model if last and isinstance(task, CausalLM) else base
+            self.prediction: Any = None
+            self.head: Any = None
+            if last and isinstance(task, Classification):
+                self.prediction = getattr(model, family.prediction) if family.prediction else None
+                self.head = getattr(model, family.head, None)
+                if self.head is None:
+                    self.head = nn.Linear(checkpoint.hidden_size, task.labels, device="meta")
+            self._prefix = "" if base is model else f"{model.base_model_prefix}."
+            self._causal = family.causal and not getattr(
+                checkpoint.config, "use_bidirectional_attention", False
             )
-            for name, module, leaf in slots:
-                module._parameters[leaf] = nn.Parameter(read[name], requires_grad=False)
-        adapters.inject(self._layers(), blocks.start, family, lora)
-        self._collect()
+            self._tables: dict[str, Table] = {}
+            if load:
+                if checkpoint.embeddings:
+                    self._use_tables(checkpoint.embeddings, first=first)
+                slots = list(self._frozen_slots())
+                read = checkpoint.weights.read(
+                    {name: module._parameters[leaf].shape for name, module, leaf in slots}  # type: ignore[union-attr]
+                )
+                for name, module, leaf in slots:
+                    module._parameters[leaf] = nn.Parameter(read[name], requires_grad=False)
+            adapters.inject(self._layers(), blocks.start, family, lora)
+            self._collect()
 
     def bind(self, adapter: Mapping[str, Tensor]) -> None:
         """Install a device's own tensors, without a copy; names of other segments are ignored.

@@ -6,6 +6,7 @@ model (attention windows, rotary or not, scales by depth) is the library's own.
 """
 
 import copy
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,6 +26,8 @@ from elsa.model.checkpoint import Checkpoint
 from elsa.model.families import Family, Stand
 from elsa.model.tasks import CausalLM, Task
 
+BUILDING = threading.Lock()
+"""To be held while modules are made: the meta device patches `nn.Module` for all threads."""
 OUTPUT = "lm_head.weight"
 """Name of the output matrix of a causal LM."""
 
@@ -72,6 +75,8 @@ _STANDS: dict[Stand, type[nn.Module]] = {
 
 def build_skeleton(checkpoint: Checkpoint, task: Task) -> Any:
     """The library's model of this task, its parameters on the meta device, dropout off.
+
+    To be called under `BUILDING`.
 
     Raises:
         ModelError: the task does not fit the architecture.

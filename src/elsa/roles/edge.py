@@ -12,31 +12,23 @@ round; the others are not touched. Shapes: T tokens of a batch without padding, 
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import cast, get_args
 
 import torch
 from torch import Tensor, nn
 
 from elsa.core.aggregate import Mean, NewMean, WeightedMean
 from elsa.core.codec import HopCodecs, all_finite
-from elsa.core.lowrank import cut, padded, rank_of
-from elsa.core.ragged import (
-    Reach,
-    flat_index,
-    mask_of,
-    reached,
-    reached_lengths,
-    unpack,
-)
+from elsa.core.lowrank import padded, rank_of
 from elsa.core.split import Split
-from elsa.errors import AdapterError, BehaviourError, CacheMiss, CodecError, ProtocolError
+from elsa.errors import AdapterError, BehaviourError, ProtocolError
 from elsa.model.adapters import head_of
 from elsa.model.segments import Trunk
 from elsa.roles.hops import Hops
 from elsa.roles.parcel import Sent, unwrap, wrap
 from elsa.roles.probing import Probing
+from elsa.roles.session import Session, adapters_for, reach_of
 from elsa.roles.trunk import TrunkAdapters
 from elsa.wire.messages import (
     Accepted,
@@ -85,32 +77,6 @@ class EdgeModel:
     probing: Callable[[], Probing] | None = None
 
 
-@dataclass(frozen=True)
-class _Pending:
-    """A forward pass whose backward pass is due: hidden states at both cuts, rows of each text."""
-
-    h1: Tensor
-    h2: Tensor
-    lengths: Sequence[int]
-    down: Sequence[int]
-    numbers: Sequence[int]
-
-
-@dataclass
-class _Session:
-    split: Split
-    trunk: Trunk
-    parameters: Mapping[str, nn.Parameter]
-    training: bool
-    shapes: Mapping[str, torch.Size]
-    hops: Hops
-    frozen: bool
-    reach: Reach
-    head: str
-    step: int = 0
-    pending: _Pending | None = None
-
-
 @dataclass
 class _Standing:
     rows: int = 0
@@ -137,7 +103,7 @@ class _Round:
     edge_round: int = 0
     weight: float = 0.0
     heads: dict[str, float] = field(default_factory=dict)
-    sessions: dict[str, _Session] = field(default_factory=dict)
+    sessions: dict[str, Session] = field(default_factory=dict)
     finished: set[str] = field(default_factory=set)
     held: dict[str, _Held] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
@@ -275,7 +241,7 @@ class Edge:
             case Activations():
                 return self._forward(peer, request)
             case Resend():
-                return self._send_again(peer, request)
+                return self._session(peer).send_again(request)
             case Gradients():
                 return self._backward(peer, request)
             case Update():
@@ -329,7 +295,7 @@ class Edge:
             raise ProtocolError(f"edge {self.name} has no round open")
         return self._round
 
-    def _session(self, peer: str) -> _Session:
+    def _session(self, peer: str) -> Session:
         session = self._current.sessions.get(peer)
         if session is None:
             raise ProtocolError(f"device {peer} has no session in this edge round; send Ready")
@@ -348,50 +314,30 @@ class Edge:
             raise ProtocolError(f"device {peer} already takes part in this edge round")
         split = Split.of(self._model.blocks, request.bottom, request.top)
         trunk = self._model.trunk(split)
-        names = set(trunk.adapter_names)
-        rank = rank_of(current.adapters)
-        if not 0 <= request.rank <= rank:
-            raise ProtocolError(
-                f"device {peer} asks for adapters of rank {request.rank}; allowed: 1 to {rank}"
-            )
-        heads = {head_of(name) for name in current.adapters} - {""}
-        if request.head not in (heads or {""}):
-            raise ProtocolError(
-                f"device {peer} trains the head of task '{request.head}'; this run has "
-                f"{', '.join(sorted(heads)) or 'one head, without a name'}"
-            )
-        own = {
-            name: value
-            for name, value in current.adapters.items()
-            if name not in names and head_of(name) in ("", request.head)
-        }
-        own = cut(own, request.rank or rank)
-        training = isinstance(current.order, RoundOrder)
+        own = adapters_for(peer, request, current.adapters, trunk)
+        reach, training = reach_of(peer, request), isinstance(current.order, RoundOrder)
         parameters: Mapping[str, nn.Parameter]
         if training:
             parameters = self._trunks.join(peer, trunk.adapter_names).parameters
         else:
             parameters = {
-                name: nn.Parameter(current.adapters[name], requires_grad=False) for name in names
+                name: nn.Parameter(current.adapters[name], requires_grad=False)
+                for name in trunk.adapter_names
             }
         seed = self._session_seed(peer, training=training)
-        if request.reach not in get_args(Reach):
-            raise ProtocolError(
-                f"device {peer} asks for '{request.reach}' of each sequence; "
-                f"allowed: {', '.join(get_args(Reach))}"
-            )
-        reach = cast(Reach, request.reach)
-        hops = Hops(self._codecs_of(peer), seed, self._model.hidden)
-        current.sessions[peer] = _Session(
-            split,
-            trunk,
-            parameters,
-            training,
-            {name: value.shape for name, value in own.items()},
-            hops,
-            request.frozen,
-            reach,
-            request.head,
+        current.sessions[peer] = Session(
+            peer=peer,
+            split=split,
+            trunk=trunk,
+            parameters=parameters,
+            training=training,
+            shapes={name: value.shape for name, value in own.items()},
+            hops=Hops(self._codecs_of(peer), seed, self._model.hidden),
+            frozen=request.frozen,
+            reach=reach,
+            head=request.head,
+            longest=self._model.max_tokens,
+            dtype=self._model.dtype,
         )
         steps = current.order.local_steps if isinstance(current.order, RoundOrder) else 0
         sent = wrap(own, self._model.sent)
@@ -410,86 +356,20 @@ class Edge:
 
     def _forward(self, peer: str, request: Activations) -> Activations | Resend:
         session, order = self._session(peer), self._current.order
-        if (
-            request.training != session.training
-            or request.step != session.step
-            or session.pending is not None
-        ):
-            raise ProtocolError(
-                f"device {peer}: activations of step {request.step} "
-                f"({'training' if request.training else 'evaluation'}) out of turn; "
-                f"step {session.step} ({'training' if session.training else 'evaluation'}) is due"
-            )
+        session.check_turn(request)
         if isinstance(order, RoundOrder):
             if request.step >= order.local_steps:
                 raise ProtocolError(
                     f"device {peer}: its {order.local_steps} local steps are done; send Update"
                 )
             self._trunks.check_turn(peer, request.step)
-        longest = self._model.max_tokens
-        if not request.lengths or not 1 <= min(request.lengths) <= max(request.lengths) <= longest:
-            raise ProtocolError(f"device {peer}: sequences of 1 to {longest} tokens are allowed")
-        lengths, numbers = request.lengths, request.numbers
-        try:
-            h1 = session.hops.unseal(
-                "h1", request.packet, lengths, request.step, numbers, self._model.dtype
-            )
-        except CacheMiss:
-            return Resend(request.step)
-        width, rows = max(lengths), len(lengths)
-        index, mask = flat_index(lengths, width), mask_of(lengths, width)
-        session.trunk.bind(session.parameters)
-        with torch.set_grad_enabled(session.training):
-            h1.requires_grad_(session.training and not session.frozen)
-            out = session.trunk(unpack(h1, index, rows, width), mask)
-            h2, down = (
-                reached(out, lengths, session.reach),
-                reached_lengths(lengths, session.reach),
-            )
-        if session.training:
-            session.pending = _Pending(h1, h2, lengths, down, numbers)
-        else:
-            session.step += 1
-        packet = session.hops.seal("h2", h2.detach(), down, request.step, numbers)
-        return Activations(request.step, request.training, down, packet, numbers)
-
-    def _send_again(self, peer: str, request: Resend) -> Activations:
-        session = self._session(peer)
-        pending, step = session.pending, session.step
-        if pending is None or request.step != step:
-            raise ProtocolError(f"device {peer}: nothing of step {request.step} to send again")
-        down, numbers = pending.down, pending.numbers
-        packet = session.hops.seal("h2", pending.h2.detach(), down, step, numbers, full=True)
-        return Activations(step, session.training, down, packet, numbers)
+        return session.forward(request)
 
     def _backward(self, peer: str, request: Gradients) -> Gradients | Accepted:
-        session = self._session(peer)
-        if session.pending is None or request.step != session.step:
-            raise ProtocolError(f"device {peer}: gradients of step {request.step} out of turn")
-        pending = session.pending
-        h1, numbers = pending.h1, pending.numbers
-        g2 = session.hops.unseal(
-            "g2", request.packet, pending.down, request.step, numbers, pending.h2.dtype
-        )
-        names = session.trunk.adapter_names
-        parameters = [session.parameters[name] for name in names]
-        wanted = parameters if session.frozen else [*parameters, h1]
-        found = torch.autograd.grad(pending.h2, wanted, g2, allow_unused=True)
-        gradients = found[: len(parameters)]
-        # AdamW squares them; one that overflows would spoil a trunk that others share.
-        if not all(bool(torch.isfinite(g.square().sum())) for g in gradients if g is not None):
-            raise CodecError(
-                f"device {peer}: its gradients overflow in the trunk; its training has diverged"
-            )
-        session.pending = None
-        session.step += 1
-        self._trunks.gather(
-            peer, request.step, dict(zip(names, gradients, strict=True)), len(pending.lengths)
-        )
-        if session.frozen:
-            return Accepted()
-        packet = session.hops.seal("g1", found[-1], pending.lengths, request.step, numbers)
-        return Gradients(request.step, packet)
+        def gather(gradients: Mapping[str, Tensor | None], rows: int) -> None:
+            self._trunks.gather(peer, request.step, gradients, rows)
+
+        return self._session(peer).backward(request, gather)
 
     def _take_update(self, peer: str, request: Update) -> Accepted:
         session, current = self._session(peer), self._current
@@ -501,15 +381,7 @@ class Edge:
                 f"device {peer}: update of round {request.round}.{request.edge_round}, "
                 f"where {order.round}.{current.edge_round} is due"
             )
-        if request.adapters.keys() != session.shapes.keys():
-            odd = sorted(request.adapters.keys() ^ session.shapes.keys())
-            raise AdapterError(f"device {peer}: update lacks or adds {', '.join(odd[:3])}")
-        for name, value in request.adapters.items():
-            if value.shape != session.shapes[name]:
-                raise AdapterError(
-                    f"device {peer}: {name} has shape {list(value.shape)}, "
-                    f"not {list(session.shapes[name])}"
-                )
+        session.check_update(request)
         adapters = padded(unwrap(request.adapters), rank_of(current.adapters))
         held = _Held(adapters, request.rows, session.split)
         if self.watched:

@@ -1,5 +1,6 @@
 """Binding: many devices, one backbone."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,15 @@ def test_devices_that_share_a_backbone_do_not_meet(bert_dir: Path) -> None:
     for adapters, expected in zip((first, second), alone, strict=True):
         for name, value in adapters.items():
             assert torch.equal(value.grad, expected[name])
+
+
+def test_parties_of_one_process_build_their_segments_at_once(bert_dir: Path) -> None:
+    # Building on the meta device patches torch's modules for all threads.
+    checkpoint, split = open_checkpoint(bert_dir), Split(1, 1, 1)
+    with ThreadPoolExecutor(4) as pool:
+        parts = pool.map(lambda _: build_trunk(checkpoint, split, TASK, LORA), range(16))
+        assert all(not it.is_meta for part in parts for it in part.frozen().values())
+    assert not nn.Linear(2, 2).weight.is_meta
 
 
 def test_bind_installs_the_very_tensors(bert_dir: Path) -> None:

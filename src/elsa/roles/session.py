@@ -1,0 +1,195 @@
+"""A device's passes through the trunk in one edge round, as its edge server sees them.
+
+Shapes: T tokens of a batch without padding, D hidden size.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast, get_args
+
+import torch
+from torch import Tensor, nn
+
+from elsa.core.lowrank import cut, rank_of
+from elsa.core.ragged import Reach, flat_index, mask_of, reached, reached_lengths, unpack
+from elsa.core.split import Split
+from elsa.errors import AdapterError, CacheMiss, CodecError, ProtocolError
+from elsa.model.adapters import head_of
+from elsa.model.segments import Trunk
+from elsa.roles.hops import Hops
+from elsa.wire.messages import Accepted, Activations, Gradients, Ready, Resend, Update
+
+Gather = Callable[[Mapping[str, Tensor | None], int], None]
+"""Takes the trunk's gradients of a local step on so many rows."""
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A forward pass whose backward pass is due: hidden states at both cuts, rows of each text."""
+
+    h1: Tensor
+    h2: Tensor
+    lengths: Sequence[int]
+    down: Sequence[int]
+    numbers: Sequence[int]
+
+
+@dataclass
+class Session:
+    """What a device does between Ready and Update, or Score.
+
+    Attributes:
+        peer: the device.
+        split: where its model is cut.
+        trunk: the segment for that.
+        parameters: trunk adapters that its passes go through.
+        training: whether it trains, or evaluates.
+        shapes: of the adapters that it holds.
+        hops: its codecs.
+        frozen: whether nothing learns below the first cut.
+        reach: what it needs of each sequence at the second cut.
+        head: name of its task; empty where there is one without a name.
+        longest: tokens of the longest sequence.
+        dtype: in which both ends compute.
+        step: local step that is due.
+    """
+
+    peer: str
+    split: Split
+    trunk: Trunk
+    parameters: Mapping[str, nn.Parameter]
+    training: bool
+    shapes: Mapping[str, torch.Size]
+    hops: Hops
+    frozen: bool
+    reach: Reach
+    head: str
+    longest: int
+    dtype: torch.dtype
+    step: int = 0
+    _pending: _Pending | None = None
+
+    def check_turn(self, request: Activations) -> None:
+        """Raise ProtocolError if these activations are not what is due."""
+        due = request.training == self.training and request.step == self.step
+        if not due or self._pending is not None:
+            raise ProtocolError(
+                f"device {self.peer}: activations of step {request.step} "
+                f"({_phase(request.training)}) out of turn; "
+                f"step {self.step} ({_phase(self.training)}) is due"
+            )
+
+    def forward(self, request: Activations) -> Activations | Resend:
+        """h1 through the trunk; Resend if it builds on what is not held here."""
+        lengths, numbers = request.lengths, request.numbers
+        if not lengths or not 1 <= min(lengths) <= max(lengths) <= self.longest:
+            raise ProtocolError(
+                f"device {self.peer}: sequences of 1 to {self.longest} tokens are allowed"
+            )
+        try:
+            h1 = self.hops.unseal("h1", request.packet, lengths, request.step, numbers, self.dtype)
+        except CacheMiss:
+            return Resend(request.step)
+        width, rows = max(lengths), len(lengths)
+        index, mask = flat_index(lengths, width), mask_of(lengths, width)
+        self.trunk.bind(self.parameters)
+        down = reached_lengths(lengths, self.reach)
+        with torch.set_grad_enabled(self.training):
+            h1.requires_grad_(self.training and not self.frozen)
+            out = self.trunk(unpack(h1, index, rows, width), mask)
+            h2 = reached(out, lengths, self.reach)
+        if self.training:
+            self._pending = _Pending(h1, h2, lengths, down, numbers)
+        else:
+            self.step += 1
+        packet = self.hops.seal("h2", h2.detach(), down, request.step, numbers)
+        return Activations(request.step, request.training, down, packet, numbers)
+
+    def send_again(self, request: Resend) -> Activations:
+        """The last h2, in full."""
+        pending, step = self._pending, self.step
+        if pending is None or request.step != step:
+            raise ProtocolError(f"device {self.peer}: nothing of step {request.step} to send again")
+        down, numbers = pending.down, pending.numbers
+        packet = self.hops.seal("h2", pending.h2.detach(), down, step, numbers, full=True)
+        return Activations(step, self.training, down, packet, numbers)
+
+    def backward(self, request: Gradients, gather: Gather) -> Gradients | Accepted:
+        """g2 back through the trunk; its adapters' gradients go to `gather`, g1 to the device."""
+        pending = self._pending
+        if pending is None or request.step != self.step:
+            raise ProtocolError(f"device {self.peer}: gradients of step {request.step} out of turn")
+        step, numbers = request.step, pending.numbers
+        g2 = self.hops.unseal("g2", request.packet, pending.down, step, numbers, pending.h2.dtype)
+        names = self.trunk.adapter_names
+        parameters = [self.parameters[name] for name in names]
+        wanted = parameters if self.frozen else [*parameters, pending.h1]
+        found = torch.autograd.grad(pending.h2, wanted, g2, allow_unused=True)
+        gradients = found[: len(parameters)]
+        # AdamW squares them; one that overflows would spoil a trunk that others share.
+        if not all(bool(torch.isfinite(g.square().sum())) for g in gradients if g is not None):
+            raise CodecError(
+                f"device {self.peer}: its gradients overflow in the trunk; its training has "
+                "diverged"
+            )
+        self._pending = None
+        self.step += 1
+        gather(dict(zip(names, gradients, strict=True)), len(pending.lengths))
+        if self.frozen:
+            return Accepted()
+        packet = self.hops.seal("g1", found[-1], pending.lengths, step, numbers)
+        return Gradients(step, packet)
+
+    def check_update(self, request: Update) -> None:
+        """Raise AdapterError if an update is not of the adapters that the device was given."""
+        if request.adapters.keys() != self.shapes.keys():
+            odd = sorted(request.adapters.keys() ^ self.shapes.keys())
+            raise AdapterError(f"device {self.peer}: update lacks or adds {', '.join(odd[:3])}")
+        for name, value in request.adapters.items():
+            if value.shape != self.shapes[name]:
+                raise AdapterError(
+                    f"device {self.peer}: {name} has shape {list(value.shape)}, "
+                    f"not {list(self.shapes[name])}"
+                )
+
+
+def adapters_for(
+    peer: str, request: Ready, adapters: Mapping[str, Tensor], trunk: Trunk
+) -> dict[str, Tensor]:
+    """The adapters that a device asks for: those outside of the trunk, its own head, in its rank.
+
+    Raises:
+        ProtocolError: there is no such rank or head.
+    """
+    rank = rank_of(adapters)
+    if not 0 <= request.rank <= rank:
+        raise ProtocolError(
+            f"device {peer} asks for adapters of rank {request.rank}; allowed: 1 to {rank}"
+        )
+    heads = {head_of(name) for name in adapters} - {""}
+    if request.head not in (heads or {""}):
+        raise ProtocolError(
+            f"device {peer} trains the head of task '{request.head}'; this run has "
+            f"{', '.join(sorted(heads)) or 'one head, without a name'}"
+        )
+    names = set(trunk.adapter_names)
+    own = {
+        name: value
+        for name, value in adapters.items()
+        if name not in names and head_of(name) in ("", request.head)
+    }
+    return cut(own, request.rank or rank)
+
+
+def reach_of(peer: str, request: Ready) -> Reach:
+    """What a device needs of each sequence; raises ProtocolError for what there is not."""
+    if request.reach not in get_args(Reach):
+        raise ProtocolError(
+            f"device {peer} asks for '{request.reach}' of each sequence; "
+            f"allowed: {', '.join(get_args(Reach))}"
+        )
+    return cast(Reach, request.reach)
+
+
+def _phase(training: bool) -> str:
+    return "training" if training else "evaluation"
