@@ -141,7 +141,12 @@ class Session:
         return Gradients(step, packet)
 
     def check_update(self, request: Update) -> None:
-        """Raise AdapterError if an update is not of the adapters that the device was given."""
+        """Raise AdapterError if an update is not of the adapters that the device was given.
+
+        Nor may it be of no rows: a mean would have nothing to weigh it by.
+        """
+        if request.rows < 1:
+            raise AdapterError(f"device {self.peer}: an update of {request.rows} rows")
         if request.adapters.keys() != self.shapes.keys():
             odd = sorted(request.adapters.keys() ^ self.shapes.keys())
             raise AdapterError(f"device {self.peer}: update lacks or adds {', '.join(odd[:3])}")
