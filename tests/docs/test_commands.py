@@ -33,8 +33,10 @@ def run(line: str, folder: Path) -> str:
     """Run a documented command in a folder; its standard output."""
     command, _, target = line.partition(" > ")
     words = shlex.split(command)
-    if words[:2] == ["elsa", "run"] and "--print-config" not in words:
+    if words[1] in ("run", "audit") and "--print-config" not in words:
         words += [part for setting in SMALL for part in ("--set", setting)]
+    if words[1] == "audit":
+        words += ["--texts", "8"]
     words = [str(BIN / words[0]), *words[1:]]
     done = subprocess.run(
         words, cwd=folder, capture_output=True, text=True, timeout=300, check=False
