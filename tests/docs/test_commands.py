@@ -72,14 +72,14 @@ def test_scripts_named_in_the_docs_exist() -> None:
 
 
 def test_scripts_take_the_options_they_are_shown_with() -> None:
+    # Read, not run: two dozen scripts that each import torch would take two minutes.
     shown = [shlex.split(line) for line in commands() if line.startswith("python ")]
     assert shown
-    for script, options in {words[1]: words[2:] for words in shown}.items():
-        done = subprocess.run(
-            [sys.executable, ROOT / script, "--help"], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        assert all(option in done.stdout for option in options if option.startswith("--"))
+    for _, script, *options in shown:
+        source = (ROOT / script).read_text(encoding="utf-8")
+        for option in options:
+            known = f'add_argument("{option}"' in re.sub(r"\(\s+", "(", source)
+            assert known or not option.startswith("--"), f"{script} has no {option}"
 
 
 @pytest.mark.xdist_group("real-model")

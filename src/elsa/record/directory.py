@@ -17,8 +17,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
-
 from elsa.errors import RunError
 from elsa.record.atomic import sweep, write_atomically
 from elsa.record.lock import Lock
@@ -141,6 +139,8 @@ class RunDirectory:
         Raises:
             RunError: it cannot be written.
         """
+        import numpy as np  # late: reading a run must not wait for it
+
         content = io.BytesIO()
         np.savez_compressed(content, **arrays)
         path = self.path / name

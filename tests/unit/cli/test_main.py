@@ -1,5 +1,4 @@
 import json
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,7 +8,6 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from elsa.cli import main as cli
 from elsa.config.load import load_config
 from elsa.config.printing import dump_toml
 from elsa.config.schema import Config
@@ -219,22 +217,3 @@ def test_json_stays_json_when_training_diverged(
     result = engine.Result(tmp_path, {"loss": float("nan")})
     monkeypatch.setattr(engine, "run", lambda *_, **__: result)
     assert json.loads(elsa("run", "--json").told) == {"loss": None}
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_first_signal_asks_to_stop(number: int, capsys: pytest.CaptureFixture[str]) -> None:
-    before = signal.getsignal(number)
-    with cli._stoppable() as stopped:
-        assert not stopped
-        signal.raise_signal(number)
-        assert stopped == [number]
-    assert signal.getsignal(number) is before
-    assert "checkpoint is kept" in capsys.readouterr().err
-
-
-def test_second_interrupt_stops_at_once() -> None:
-    with cli._stoppable():
-        signal.raise_signal(signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
