@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from elsa.core.cluster import Clusters, affinity
@@ -105,12 +104,12 @@ def match(
         times = _shares(members.sum(0), edges)
         rows = np.repeat(np.arange(clusters.count), times)
         each = of_cluster[rows] / times[rows][:, None]
-        row, place = linear_sum_assignment(each)
+        row, place = _cheapest(each)
         home[place, rows[row]] = True
     else:
         columns = np.tile(np.arange(edges), -(-clusters.count // edges))
         first = np.where(np.arange(len(columns)) < edges, 0.0, _above(of_cluster))
-        row, place = linear_sum_assignment(of_cluster[:, columns] + first)
+        row, place = _cheapest(of_cluster[:, columns] + first)
         home[columns[place], row] = True
     return torch.from_numpy(home)
 
@@ -192,7 +191,7 @@ def _solve(
     padded = np.where(allowed, cost, 2 * outside)
     columns = np.repeat(np.arange(edges), places)
     table = np.hstack([padded[:, columns], np.full((devices, devices), outside)])
-    _, place = linear_sum_assignment(table)
+    _, place = _cheapest(table)
     chosen = np.append(columns, np.full(devices, NOWHERE))[place]
     return [int(edge) for edge in chosen]
 
@@ -228,3 +227,11 @@ def _reason(seconds: NDArray[np.float64], allowed: NDArray[np.bool_], rules: Rul
         if len(full) == len(seconds)
         else f"the edges within the latency limit (number {', '.join(full)}) are full"
     )
+
+
+def _cheapest(costs: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows and columns of the cheapest assignment."""
+    from scipy.optimize import linear_sum_assignment  # late: a device never needs it
+
+    rows, columns = linear_sum_assignment(costs)
+    return rows, columns

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.sparse.csgraph import laplacian
-from sklearn.cluster import spectral_clustering
 from torch import Tensor
 
 MOST = 10
@@ -70,6 +68,8 @@ def cluster(divergences: Tensor, count: int, seed: int) -> Clusters:
     else:
         with warnings.catch_warnings():  # several parts are no fault; a part is a cluster then
             warnings.filterwarnings("ignore", "Graph is not fully connected", UserWarning)
+            from sklearn.cluster import spectral_clustering  # late: a device never needs it
+
             labels = spectral_clustering(alike.numpy(), n_clusters=count, random_state=seed)
     return _numbered(torch.from_numpy(labels.astype(np.int64)))
 
@@ -94,6 +94,8 @@ def embedding(divergences: Tensor) -> Tensor:
 def _eigengap(alike: Tensor) -> int:
     if len(alike) < 3:
         return 1
+    from scipy.sparse.csgraph import laplacian  # late, as above
+
     values = torch.linalg.eigvalsh(torch.from_numpy(laplacian(alike.numpy(), normed=True)))
     return int(values[1 : MOST + 1].diff().argmax()) + 2
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
 from elsa.errors import BehaviourError, ConfigError
@@ -100,6 +99,8 @@ def fingerprint(coordinates: Tensor) -> Fingerprint:
         ConfigError: too few probes.
         BehaviourError: a value is not finite.
     """
+    from sklearn.covariance import ledoit_wolf  # late: a device never needs it
+
     probes, dimensions = coordinates.shape
     if probes <= PROBES_PER_AXIS * dimensions:
         raise ConfigError(
