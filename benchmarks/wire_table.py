@@ -165,5 +165,6 @@ def _plot(path: Path, dataset: str, rows: Sequence[Mapping[str, Any]]) -> None:
     padded = next((it["padded_megabytes"] for it in rows if it["arm"] == EXACT.name), None)
     counts = {row["seeds"] for row in rows}
     several = f"{min(counts)} to {max(counts)}" if len(counts) > 1 else str(min(counts))
-    title = f"{TITLES[dataset]}: mean of {several} seeds, bars from smallest to largest"
+    of = "one seed" if several == "1" else f"mean of {several} seeds, bars from smallest to largest"
+    title = f"{TITLES[dataset]}: {of}"
     draw(path, title, points, across, padded)
