@@ -42,7 +42,7 @@ ARMS: dict[str, tuple[str, ...]] = {
     "noise-0.1": ("noise.ratio=0.1",),
     "noise-0.3": ("noise.ratio=0.3",),
     "top-0": ("split.top=0",),
-    "frozen-bottom": ("split.freeze_bottom=true",),
+    "frozen-bottom": ("split.freeze=bottom",),
     "bottom-3-ssop-64": ("split.bottom=3", "ssop.rank=64", "ssop.angle=1.0"),
 }
 """Defences, and what is sometimes taken for one: settings of `elsa run`."""

@@ -248,6 +248,31 @@ def test_above_a_frozen_bottom_all_trains_as_in_the_unsplit_model(
     assert federation.meter.total(kind="Gradients", direction="up").frames == 2 * STEPS
 
 
+@pytest.mark.parametrize("kind", [BERT, *CASES[3:]], ids=str)
+def test_above_a_frozen_trunk_the_top_trains_as_in_the_unsplit_model(
+    tiny: Tiny, kind: tuple[str, Task]
+) -> None:
+    """No gradient leaves the device, a text is sent once, and what is kept is what it would be."""
+    cuts = (1, 2)
+    checkpoint = open_checkpoint(tiny(kind[0]))
+    parts = Parts(checkpoint, kind[1], replace(LORA, first=checkpoint.blocks - cuts[1]))
+    examples = parts.examples(10)
+    federation = parts.federation({"edge-0": [parts.device("d", examples, cuts)]})
+    simulation, central = Simulation(federation), Central(parts, examples)
+    adapters, meter = parts.adapters, federation.meter
+    for round_ in range(3):
+        (report,) = simulation.train_round()
+        adapters, loss = central.train(adapters)
+        assert report.lost == ""
+        assert report.loss == pytest.approx(loss, rel=1e-5)
+        for name, value in federation.cloud.adapters.items():
+            # Kept states were made beside other rows than they are used with after an epoch.
+            torch.testing.assert_close(value, adapters[name], rtol=0, atol=round_ * 2e-5)
+        for direction in ("up", "down"):
+            assert meter.total(kind="Activations", direction=direction).frames == STEPS
+    assert meter.total(kind="Gradients").frames == 0
+
+
 def test_below_a_frozen_bottom_a_text_is_sent_once(tiny: Tiny) -> None:
     parts = Parts(open_checkpoint(tiny("bert")), BERT[1], replace(LORA, first=1))
     device = parts.device("d", parts.examples(12), codecs=remembering())

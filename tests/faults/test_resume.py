@@ -21,6 +21,7 @@ Traces = Callable[[Path], dict[str, Any]]
 
 MODES = {
     "kept": (),
+    "frozen-trunk": ("split.freeze=trunk", "wire.h1=temporal:0.1:16", "wire.h2=fill:0.2"),
     "shared": ("federation.trunk=shared",),
     "reset-few": ("train.optimizer_state=reset", "federation.participation=0.67"),
     "fedadam-prox": ("aggregate.server=adam", "aggregate.mu=0.1"),

@@ -85,7 +85,7 @@ def attack(
         knowledge, opening[0].adapters, victims, settings.training, settings.seed, say
     )
     if isinstance(knowledge.top.task, Classification):
-        say("labels from gradients")
+        say("labels")
         rows += _labels(sessions, answers, knowledge, knowledge.top.task.labels, settings)
     say("membership")
     rows += _membership(knowledge, candidates, settings)
@@ -126,6 +126,9 @@ def _labels(
     nearest: list[bool] = []
     truths: list[int] = []
     others: list[int] = []
+    foretold: list[bool] = []
+    every: list[int] = []
+    last = {**sessions[-1].adapters, **sessions[-1].update}
     for session in sessions:
         batches = answers(session)
         if batches is None or session.edge_round:
@@ -137,6 +140,10 @@ def _labels(
             if guess is not None:
                 matched += (guess == real).tolist()
                 truths += real.tolist()
+        for guess, real in zip(labels.predicted(knowledge.top, last, session), truth, strict=True):
+            if guess is not None:
+                foretold += (guess == real).tolist()
+                every += real.tolist()
         usable = [(m, r) for m, r in zip(marks, truth, strict=True) if m is not None]
         if len(usable) < 2:
             continue
@@ -149,6 +156,7 @@ def _labels(
     for name, hits, right, knows in (
         ("gradients", matched, truths, "the top as the edge sent it"),
         ("known labels", nearest, others, f"labels of {settings.known} texts of each edge round"),
+        ("predictions", foretold, every, "the top as it became, and nothing of the labels"),
     ):
         if hits:
             chance = max(right.count(it) for it in set(right)) / len(right)

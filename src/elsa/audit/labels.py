@@ -1,4 +1,4 @@
-"""Reading labels from the gradients that a device sends for the second cut.
+"""Reading labels: from the gradients that a device sends for the second cut, and without any.
 
 The edge knows what it sent down (h2) and, from the adapters that pass through it, the device's
 top as it was at the beginning of the edge round. "gradients" works out what gradient each label
@@ -6,12 +6,14 @@ would have given for a text and takes the label whose gradient points most nearl
 one does: for a head on pooled states the gradient is a multiple of W^T (p - y), and of p - y only
 the entry of the right label is negative. "known labels" holds the labels of some texts, and gives
 every other text that of the known text whose summed gradient points most nearly the same way; a
-rotation that is the same for both changes nothing in that.
+rotation that is the same for both changes nothing in that. "predictions" reads nothing that labels
+have touched but the trained model itself: it runs the top over the h2 that the edge sent, as
+anybody may who holds both.
 
 Shapes: B texts, R rows of a batch at the second cut, D hidden size, C labels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -26,6 +28,21 @@ def from_gradients(top: Top, session: Session, labels: int) -> list[Tensor | Non
     """Guessed labels [B] of each step; None where h2 or g2 could not be read."""
     top.bind(session.adapters)
     return [_matched(top, session, step, labels) for step in session.steps]
+
+
+def predicted(top: Top, adapters: Mapping[str, Tensor], session: Session) -> list[Tensor | None]:
+    """Predicted labels [B] of each step by the top with these adapters; None where h2 is not."""
+    top.bind(adapters)
+    found: list[Tensor | None] = []
+    for step in session.steps:
+        if step.h2 is None:
+            found.append(None)
+            continue
+        rows, whole = reached_lengths(step.lengths, session.reach), session.reach == "all"
+        with torch.no_grad():
+            logits = _logits(top, step.h2.to(top.checkpoint.dtype), rows, whole=whole)
+        found.append(logits.argmax(1))
+    return found
 
 
 def directions(session: Session, step: Step) -> Tensor | None:

@@ -114,8 +114,10 @@ def audit(
 
 
 def undefended(config: Config) -> Config:
-    """The config with nothing between a device's states and its edge."""
-    return config.model_copy(update={"ssop": SsOp(), "noise": Noise(), "wire": Wire()})
+    """The config with nothing between a device's states, its gradients, and its edge."""
+    split = config.split.model_copy(update={"freeze": "none"})
+    plain = {"ssop": SsOp(), "noise": Noise(), "wire": Wire(), "split": split}
+    return config.model_copy(update=plain)
 
 
 def shortened(config: Config) -> Config:

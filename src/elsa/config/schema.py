@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from elsa.config.aggregation import aggregation_problem
+from elsa.config.splitting import split_problem
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -109,8 +110,10 @@ class Split(Section):
 
     bottom: Count = 1
     top: Annotated[int, Field(ge=0)] = 1
-    freeze_bottom: bool = False
-    """No adapters below the first cut."""
+    freeze: Literal["none", "bottom", "trunk"] = "none"
+    """What has no adapters: nothing, all below the first cut, or all below the second."""
+    keep_mb: Count = 256
+    """Frozen trunk: hidden states that a device keeps at most, so as not to ask for them again."""
     mode: Literal["fixed", "fitted"] = "fixed"
     """Alike on all devices, or fitted to each."""
     bottom_min: Count = 1
@@ -374,7 +377,7 @@ class Config(Section):
         self._check_tasks()
         self._check_unusual()
         self._check_attack()
-        if problem := aggregation_problem(self):
+        if problem := aggregation_problem(self) or split_problem(self):
             raise ValueError(problem)
         return self
 

@@ -95,7 +95,7 @@ def step_work(shape: ModelShape, split: Split, passes: Passes) -> Work:
         sum(number >= shape.first for number in blocks)
         for blocks in (split.bottom_blocks, split.trunk_blocks)
     ]
-    # The gradient goes down through all blocks of the top, with adapters or without.
+    # In the top the gradient goes down through all blocks, with adapters or without.
     return Work(
         bottom=split.bottom * passes.forward,
         trunk=split.trunk * passes.forward,
@@ -189,16 +189,18 @@ class Memory:
         weights: frozen tensors.
         adapters: trainable numbers, with gradients and moments.
         step: activations of the largest batch, and what is on the wire.
+        kept: hidden states, where nothing learns below the top.
     """
 
     weights: float
     adapters: float
     step: float
+    kept: float = 0.0
 
     @property
     def total(self) -> float:
         """All of it."""
-        return self.weights + self.adapters + self.step
+        return self.weights + self.adapters + self.step + self.kept
 
 
 def device_memory(

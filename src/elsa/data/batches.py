@@ -84,14 +84,19 @@ class Batch:
         """The batch cut into batches of so many rows, each padded to its own longest."""
         if rows >= len(self.lengths):
             return [self]
-        return [self._part(slice(at, at + rows)) for at in range(0, len(self.lengths), rows)]
+        places = range(len(self.lengths))
+        return [self.take(places[at : at + rows]) for at in places[::rows]]
 
-    def _part(self, some: slice) -> "Batch":
-        width = max(self.lengths[some])
+    def take(self, places: Sequence[int]) -> "Batch":
+        """The batch of the rows at these places, padded to the longest of them."""
+        if list(places) == list(range(len(self.lengths))):
+            return self
+        lengths = tuple(self.lengths[place] for place in places)
+        width, some = max(lengths), torch.tensor(places)
         types = None if self.token_types is None else self.token_types[some, :width]
         labels = self.labels[some] if self.labels.dim() == 1 else self.labels[some, :width]
         ids, mask = self.input_ids[some, :width], self.mask[some, :width]
-        return Batch(ids, mask, types, labels, self.lengths[some], self.rows[some])
+        return Batch(ids, mask, types, labels, lengths, tuple(self.rows[at] for at in places))
 
 
 def make_batch(examples: Examples, rows: Sequence[int], pad_id: int) -> Batch:

@@ -345,6 +345,7 @@ def _settings(
         perturbation=_perturbation(config, secret, model.checkpoint.hidden_size),
         sent=adapters_sent(config.wire),
         micro_batch=config.train.micro_batch,
+        keep_bytes=config.split.keep_mb * 10**6,
     )
 
 

@@ -147,6 +147,17 @@ class Trace:
         own = sum(leg.seconds for leg in self.legs if leg.place == "free")
         return own / self._expected if self._expected else 1.0
 
+    def worked(self, steps: Sequence[Sequence[int]]) -> None:
+        """Add the device's passes through its top in steps that sent no gradient down.
+
+        Args:
+            steps: tokens of each text of each.
+        """
+        works = (step_work(self.shape, self.split, passes_of(self.shape, [it])) for it in steps)
+        flops = sum(work.top for work in works)
+        self.legs.append(Leg("free", flops / self.speed.flops))
+        self._expected += flops / (self.declared or self.speed).flops
+
     def exchanged(self, request: Message, up: int, down: int) -> None:
         """Add an exchange that sent `up` bytes and received `down` bytes."""
         here, lane, after, passes = self._owed, 0.0, 0, 0

@@ -114,8 +114,9 @@ def load_model(config: Config, labels: int, directory: Path) -> ModelParts:
         pooling = config.model.pooling
         task = Classification(labels, checkpoint.family.pooling if pooling == "auto" else pooling)
     adapter = config.adapter
-    first = config.split.bottom if config.split.freeze_bottom else 0
-    lora = LoraSpec(adapter.rank, adapter.alpha, adapter.targets, first)
+    split = config.split
+    firsts = {"none": 0, "bottom": split.bottom, "trunk": checkpoint.blocks - split.top}
+    lora = LoraSpec(adapter.rank, adapter.alpha, adapter.targets, firsts[split.freeze])
     return ModelParts(checkpoint, task, lora)
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import cycle, islice
 
@@ -78,7 +78,7 @@ class Demand:
 
 @dataclass(frozen=True)
 class Price:
-    """What a split costs in a local step.
+    """What a split costs in a local step; in a mean one, where later epochs ask less of the edge.
 
     Attributes:
         split: where the model is cut.
@@ -148,13 +148,14 @@ class Prices:
             kind = self._kind(split)
             if kind not in means:
                 means[kind] = _mean([self._frames(batch, *kind) for batch in demand.batches])
-            found.append(self._price(demand, speed, pace, split, means[kind]))
+            asking = self._asking(demand) if self._still(split) else 1.0
+            found.append(self._price(demand, speed, pace, split, means[kind], asking))
         return found
 
     def memory(self, demand: Demand, split: Split) -> Memory:
         """Bytes that a device would hold."""
         state_bytes = float(self.shape.hidden * self._itemsize)
-        return device_memory(
+        held = device_memory(
             self._tensors,
             self._activations,
             split,
@@ -162,6 +163,11 @@ class Prices:
             state_bytes,
             self.shape.first,
         )
+        if not self._still(split):
+            return held
+        _, reach = self._kind(split)
+        rows = sum(sum(reached_lengths(batch, reach)) for batch in demand.batches)
+        return replace(held, kept=min(rows * state_bytes, self._config.split.keep_mb * 1e6))
 
     def legs(
         self,
@@ -194,10 +200,18 @@ class Prices:
             ]
 
         legs, owed = exchange(0.0, start[0], 0.0, start[1]), 0.0
+        still = self._still(split)
         for step, number in enumerate(range(config.local_steps) if steps is None else steps):
             batch = demand.batches[number % len(demand.batches)]
             work = step_work(self.shape, split, passes_of(self.shape, [batch]))
+            if still and number >= len(demand.batches):
+                owed += work.top
+                continue
             frames = self._frames(batch, *self._kind(split))
+            if still:
+                legs += exchange(owed + work.bottom, frames.h1, work.trunk, frames.h2)
+                owed = work.top
+                continue
             after, passes = (step, step + 1) if lockstep else (0, 0)
             legs += exchange(owed + work.bottom, frames.h1, work.trunk, frames.h2, after)
             legs += exchange(work.top, frames.g2, work.trunk_backward, frames.g1, 0, passes)
@@ -212,7 +226,10 @@ class Prices:
     def passed(self, demand: Demand, split: Split) -> tuple[float, float]:
         """Bytes from and to a device in its first global round."""
         config, kind = self._config.federation, self._kind(split)
-        batches = islice(cycle(demand.batches), config.edge_rounds * config.local_steps)
+        steps = config.edge_rounds * config.local_steps
+        if self._still(split):
+            steps = min(steps, len(demand.batches))
+        batches = islice(cycle(demand.batches), steps)
         every = [self._frames(batch, *kind) for batch in batches]
         start, end = self.orders(split)
         return (
@@ -224,6 +241,16 @@ class Prices:
         """What of a split decides the frames: whether nothing comes back, and what goes down."""
         reach = reach_of(self._model.checkpoint.family, self._model.task, split.top)
         return split.bottom <= self.shape.first, reach
+
+    def _still(self, split: Split) -> bool:
+        """Whether nothing learns below the second cut, so that each text is sent once."""
+        return self.shape.first >= split.top_blocks.start
+
+    def _asking(self, demand: Demand) -> float:
+        """Part of the run's local steps in which the texts are new, as they are in one epoch."""
+        config = self._config.federation
+        steps = config.rounds * config.edge_rounds * config.local_steps
+        return min(1.0, len(demand.batches) / steps)
 
     def _step_frames(self, lengths: tuple[int, ...], frozen: bool, reach: Reach) -> Frames:
         """Bytes of a local step's frames, for a batch of sequences of these lengths."""
@@ -281,16 +308,21 @@ class Prices:
         pace: float,
         split: Split,
         frames: Frames,
+        asking: float,
     ) -> Price:
         work = step_work(self.shape, split, demand.passes)
-        wire = 4 * speed.latency + frames.up / speed.up + frames.down / speed.down
+        hops, up, down = 4, frames.up, frames.down
+        if self._still(split):
+            work = replace(work, bottom=asking * work.bottom, trunk=asking * work.trunk)
+            hops, up, down = 2, asking * frames.h1, asking * frames.h2
+        wire = hops * asking * speed.latency + up / speed.up + down / speed.down
         edge_seconds = work.edge / self._edge_flops
         return Price(
             split=split,
             memory=self.memory(demand, split),
             work=work,
-            up=frames.up,
-            down=frames.down,
+            up=up,
+            down=down,
             seconds=pace * (work.device / speed.flops + wire) + edge_seconds,
             edge_seconds=edge_seconds,
         )

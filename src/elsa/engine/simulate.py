@@ -194,6 +194,9 @@ class Simulation:
             talks.append(Conversation(exchange, link, _losing(edge, name)))
             traces.append(trace)
         (in_lockstep if self._lockstep else one_by_one)(talks, self._watch.tick)
+        for talk, trace in zip(talks, traces, strict=True):
+            if talk.result is not None and talk.result.above:
+                trace.worked(talk.result.above)
         ends = finish_times([trace.legs for trace in traces])
         self._edge_seconds += max(ends, default=0.0)
         lost = set()

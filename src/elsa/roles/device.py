@@ -6,11 +6,15 @@ local step (ELSA, arXiv 2601.13824, split training) is four hops:
     h1 = bottom(x)  -> edge    hop 1        h2 = trunk(h1)  <- edge   hop 2
     g2 = dL/dh2     -> edge    hop 3        g1 = dL/dh1     <- edge   hop 4
 
+Where nothing learns below the second cut, a text's h2 is asked for once and kept (`roles.kept`);
+then hops 3 and 4 do not exist, and no gradient leaves the device.
+
 Shapes: B sequences, S tokens of the longest, T tokens of all without padding, D hidden size.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -25,6 +29,7 @@ from elsa.errors import CacheMiss, ProtocolError
 from elsa.model.segments import Bottom, Top
 from elsa.roles.exchange import Exchange, expect
 from elsa.roles.hops import Hops
+from elsa.roles.kept import Kept
 from elsa.roles.learner import Learner, OptimizerSettings
 from elsa.roles.local import LocalStep
 from elsa.roles.parcel import Sent, unwrap, wrap
@@ -40,6 +45,9 @@ from elsa.wire.messages import (
     Score,
     Update,
 )
+
+_KEPT = "kept/"
+"""Begins the names of hidden states kept, in what a device remembers."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,11 @@ class Segments:
     bottom: Bottom
     top: Top
 
+    @property
+    def still(self) -> bool:
+        """Whether nothing learns below the second cut, so that a text's h2 never changes."""
+        return self.top.lora.first >= self.split.top_blocks.start
+
 
 @dataclass(frozen=True)
 class DeviceSettings:
@@ -74,6 +87,7 @@ class DeviceSettings:
         sent: how adapters travel.
         rank: r of its adapters; 0 takes that of the global ones.
         micro_batch: rows whose activations are held at once; 0 holds those of the whole batch.
+        keep_bytes: of hidden states that it keeps at most, where nothing learns below its top.
     """
 
     optimizer: OptimizerSettings
@@ -86,14 +100,22 @@ class DeviceSettings:
     sent: Sent = "float32"
     rank: int = 0
     micro_batch: int = 0
+    keep_bytes: int = 2**28
 
 
 @dataclass(frozen=True)
 class Trained:
-    """An edge round that a device finished: rows trained on, and their mean loss."""
+    """An edge round that a device finished.
+
+    Attributes:
+        samples: rows trained on.
+        loss: their mean loss.
+        above: tokens of each text of every step that sent no gradient down.
+    """
 
     samples: int
     loss: float
+    above: Sequence[tuple[int, ...]] = ()
 
 
 class Device:
@@ -118,6 +140,7 @@ class Device:
         self._moments: Mapping[str, Tensor] = {}
         self._rotations: Rotations | None = None
         self._stream = self.stream() if len(training) else None
+        self._kept = Kept(settings.keep_bytes)
 
     @property
     def training(self) -> Examples:
@@ -142,12 +165,20 @@ class Device:
         plan = yield from self._ready(round_, edge_round)
         learner = Learner(unwrap(plan.adapters), self._settings.optimizer, self._moments)
         hops = self._hops(plan)
-        loss, samples = 0.0, 0
+        loss, samples, turns = 0.0, 0, count()
+        above: list[tuple[int, ...]] = []
         for step in range(plan.local_steps):
             batch = next(self._stream)
             disguise = self._disguise(round_, edge_round, step)
             rows = len(batch.lengths)
-            loss += rows * (yield from self._step(step, batch, learner, hops, disguise))
+            if self.segments.still:
+                above.append(batch.lengths)
+                h2 = yield from self._keep(turns, batch, learner, hops, disguise)
+                part, _ = self._local(batch, learner, Disguise()).learn(h2)
+                learner.step()
+            else:
+                part = yield from self._step(step, batch, learner, hops, disguise)
+            loss += rows * part
             samples += rows
         if self._settings.optimizer.keep_moments:
             self._moments = learner.moments()
@@ -160,7 +191,7 @@ class Device:
             loss=loss / max(samples, 1),
         )
         expect(Accepted, (yield update))
-        return Trained(update.samples, update.loss)
+        return Trained(update.samples, update.loss, above)
 
     def evaluate(self, round_: int) -> Exchange[Tally]:
         """Measure the edge's adapters on the held-out rows, through the wire as it is."""
@@ -192,10 +223,12 @@ class Device:
         self.segments = segments
         self._moments = moments
         self._rotations = None
+        self._kept.clear()
 
     def memory(self) -> dict[str, Tensor]:
-        """What its codecs remember of what they sent and received."""
-        return self._codecs.state()
+        """What its codecs remember of what they sent and received, and hidden states it keeps."""
+        held = {f"{_KEPT}{key}": value for key, value in self._kept.state().items()}
+        return self._codecs.state() | held
 
     def moments(self) -> Mapping[str, Tensor]:
         """Optimizer state to keep across rounds."""
@@ -211,7 +244,10 @@ class Device:
     ) -> None:
         """Go on from an earlier `moments`, `memory` and `position`."""
         self._moments = moments
-        self._codecs.restore(memory)
+        self._codecs.restore({k: v for k, v in memory.items() if not k.startswith(_KEPT)})
+        held = {k.removeprefix(_KEPT): v for k, v in memory.items() if k.startswith(_KEPT)}
+        if held:
+            self._kept.restore(held)
         if self._stream:
             self._stream.position = position
 
@@ -278,6 +314,24 @@ class Device:
             expect(Accepted, reply)
         learner.step()
         return loss
+
+    def _keep(
+        self,
+        turns: Iterator[int],
+        batch: Batch,
+        learner: Learner,
+        hops: Hops,
+        disguise: Disguise,
+    ) -> Exchange[Tensor]:
+        """h2 [U, D] of a batch, for the top; the edge is asked for rows that are not kept."""
+        places, fresh = self._kept.missing(batch.rows), {}
+        if places:
+            some = batch.take(places)
+            with torch.no_grad():
+                h1 = self._local(some, learner, disguise).up()
+            h2 = yield from self._pass_trunk(next(turns), some, h1, hops, training=True)
+            fresh = self._kept.put(some.rows, self._reached(some), disguise.read(h2))
+        return self._kept.take(batch.rows, fresh)
 
     def _reached(self, batch: Batch) -> Sequence[int]:
         """Rows of each text at the second cut."""

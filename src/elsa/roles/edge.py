@@ -374,7 +374,8 @@ class Edge:
     def _take_update(self, peer: str, request: Update) -> Accepted:
         session, current = self._session(peer), self._current
         order = current.order
-        if not isinstance(order, RoundOrder) or session.step < order.local_steps:
+        due = 0 if session.still or not isinstance(order, RoundOrder) else order.local_steps
+        if not isinstance(order, RoundOrder) or session.step < due:
             raise ProtocolError(f"device {peer}: update before its local steps are done")
         if (request.round, request.edge_round) != (order.round, current.edge_round):
             raise ProtocolError(

@@ -46,7 +46,7 @@ class Learner:
             {name: value.detach() for name, value in adapters.items()} if settings.proximal else {}
         )
         self._optimizer = torch.optim.AdamW(
-            self.parameters.values(),
+            [{"params": list(self.parameters.values())}],  # there may be none
             lr=settings.learning_rate,
             weight_decay=settings.weight_decay,
             fused=True,

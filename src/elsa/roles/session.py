@@ -25,8 +25,10 @@ Gather = Callable[[Mapping[str, Tensor | None], int], None]
 
 @dataclass(frozen=True)
 class _Pending:
-    """A forward pass whose backward pass is due: hidden states at both cuts, rows of each text."""
+    """A forward pass whose backward pass is due, if any: hidden states at both cuts, rows of each
+    text."""
 
+    step: int
     h1: Tensor
     h2: Tensor
     lengths: Sequence[int]
@@ -69,10 +71,15 @@ class Session:
     step: int = 0
     _pending: _Pending | None = None
 
+    @property
+    def still(self) -> bool:
+        """Whether nothing learns below the second cut; then no gradient is due."""
+        return self.frozen and not self.trunk.adapter_names
+
     def check_turn(self, request: Activations) -> None:
         """Raise ProtocolError if these activations are not what is due."""
         due = request.training == self.training and request.step == self.step
-        if not due or self._pending is not None:
+        if not due or (self._pending is not None and not self.still):
             raise ProtocolError(
                 f"device {self.peer}: activations of step {request.step} "
                 f"({_phase(request.training)}) out of turn; "
@@ -94,21 +101,21 @@ class Session:
         index, mask = flat_index(lengths, width), mask_of(lengths, width)
         self.trunk.bind(self.parameters)
         down = reached_lengths(lengths, self.reach)
-        with torch.set_grad_enabled(self.training):
+        with torch.set_grad_enabled(self.training and not self.still):
             h1.requires_grad_(self.training and not self.frozen)
             out = self.trunk(unpack(h1, index, rows, width), mask)
             h2 = reached(out, lengths, self.reach)
         if self.training:
-            self._pending = _Pending(h1, h2, lengths, down, numbers)
-        else:
+            self._pending = _Pending(request.step, h1, h2, lengths, down, numbers)
+        if not self.training or self.still:
             self.step += 1
         packet = self.hops.seal("h2", h2.detach(), down, request.step, numbers)
         return Activations(request.step, request.training, down, packet, numbers)
 
     def send_again(self, request: Resend) -> Activations:
         """The last h2, in full."""
-        pending, step = self._pending, self.step
-        if pending is None or request.step != step:
+        pending, step = self._pending, request.step
+        if pending is None or step != pending.step:
             raise ProtocolError(f"device {self.peer}: nothing of step {request.step} to send again")
         down, numbers = pending.down, pending.numbers
         packet = self.hops.seal("h2", pending.h2.detach(), down, step, numbers, full=True)
@@ -117,7 +124,7 @@ class Session:
     def backward(self, request: Gradients, gather: Gather) -> Gradients | Accepted:
         """g2 back through the trunk; its adapters' gradients go to `gather`, g1 to the device."""
         pending = self._pending
-        if pending is None or request.step != self.step:
+        if pending is None or request.step != self.step or self.still:
             raise ProtocolError(f"device {self.peer}: gradients of step {request.step} out of turn")
         step, numbers = request.step, pending.numbers
         g2 = self.hops.unseal("g2", request.packet, pending.down, step, numbers, pending.h2.dtype)

@@ -141,6 +141,15 @@ def test_all_attacks_on_a_run_have_scores_and_the_same_again(recorded: Path) -> 
     assert rows == attack_run(recorded, recorded, QUICK, lambda _: None)
 
 
+def test_without_gradients_labels_are_predicted_and_nothing_else(make: Any, tmp_path: Path) -> None:
+    from elsa.engine.run import run
+
+    frozen = make("audit.record_rounds=2", "partition.kind=iid", "split.freeze=trunk")
+    run(frozen, out=tmp_path / "run")
+    rows = attack_run(tmp_path / "run", tmp_path / "run", QUICK, lambda _: None)
+    assert {row.attack for row in rows if row.about == "labels"} == {"predictions"}
+
+
 def test_an_audit_of_a_config_stands_beside_the_same_without_defence(
     make: Any, tmp_path: Path
 ) -> None:

@@ -68,6 +68,18 @@ def test_tasks_that_do_not_go_with_the_rest_are_refused(
     assert message in refused(file, *overrides)
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("split.top=0", "set split.top to 1"),
+        ("split.mode=fitted", "goes with split.mode = 'fixed'"),
+        ("federation.trunk=shared", "leave federation.trunk at 'per-device'"),
+    ],
+)
+def test_what_does_not_go_with_a_frozen_trunk_is_refused(override: str, message: str) -> None:
+    assert message in refused(None, "split.freeze=trunk", override)
+
+
 def test_nothing_means_the_quick_start() -> None:
     assert load_config() == load_config("quickstart") == Config()
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elsa.data.batches import Batch, BatchStream, Examples, eval_batches
+from elsa.data.batches import Batch, BatchStream, Examples, eval_batches, make_batch
 from elsa.errors import DataError
 
 PAD = 99
@@ -36,6 +36,16 @@ def same(a: Batch, b: Batch) -> bool:
         and torch.equal(a.mask, b.mask)
         and torch.equal(a.labels, b.labels)
     )
+
+
+@given(LENGTHS, st.booleans(), st.data())
+def test_rows_taken_from_a_batch_are_the_batch_of_these_rows(
+    lengths: list[int], labelled: bool, data: st.DataObject
+) -> None:
+    rows, every = data.draw(st.permutations(range(len(lengths)))), examples(lengths, labelled)
+    places = data.draw(st.lists(st.sampled_from(range(len(lengths))), min_size=1, unique=True))
+    taken = make_batch(every, rows, PAD).take(places)
+    assert same(taken, make_batch(every, [rows[place] for place in places], PAD))
 
 
 @given(LENGTHS, SIZES, st.booleans(), st.integers(0, 2**32))

@@ -41,6 +41,8 @@ def planner(make: Any, sources: Any) -> Plan:
         QUANTIZED,
         (*QUANTIZED, "split.top=0", "wire.adapters=bfloat16"),
         SLOW,
+        ("split.freeze=trunk",),
+        ("split.freeze=trunk", *QUANTIZED),
     ],
     ids=str,
 )

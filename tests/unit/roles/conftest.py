@@ -106,15 +106,17 @@ class World:
     lengths, steps = LENGTHS, STEPS
     optimizer = OptimizerSettings(learning_rate=1e-2, weight_decay=0.01, keep_moments=True)
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, first: int = 0) -> None:
+        """Adapters are in block `first` and above."""
         self.checkpoint = checkpoint
+        self.lora = replace(LORA, first=first)
         generator = torch.Generator().manual_seed(5)
         self.adapters = {
             name: value + 0.3 * torch.randn(value.shape, generator=generator)
-            for name, value in initial_adapters(checkpoint, TASK, LORA, seed=1).items()
+            for name, value in initial_adapters(checkpoint, TASK, self.lora, seed=1).items()
         }
         self.trunk: Callable[[Split], Trunk] = cache(
-            lambda split: build_trunk(checkpoint, split, TASK, LORA)
+            lambda split: build_trunk(checkpoint, split, TASK, self.lora)
         )
         self.segments = cache(self._segments)
 
@@ -219,8 +221,8 @@ class World:
         return Segments(
             split,
             self.hidden,
-            build_bottom(self.checkpoint, split, TASK, LORA),
-            build_top(self.checkpoint, split, TASK, LORA),
+            build_bottom(self.checkpoint, split, TASK, self.lora),
+            build_top(self.checkpoint, split, TASK, self.lora),
         )
 
 
@@ -240,3 +242,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         torch.manual_seed(0)
         BertModel(config, add_pooling_layer=False).save_pretrained(directory)
     return World(open_checkpoint(directory))
+
+
+@pytest.fixture(scope="session")
+def still(world: World) -> World:
+    """The same where nothing learns below the last block."""
+    return World(world.checkpoint, first=world.blocks - 1)

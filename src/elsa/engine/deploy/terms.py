@@ -21,7 +21,7 @@ def terms_of(config: Config, model: ModelParts, labels: Sequence[str]) -> dict[s
         "adapter.rank": str(lora.rank),
         "adapter.alpha": str(lora.alpha),
         "adapter.targets": ",".join(lora.targets),
-        "split.freeze_bottom": str(config.split.freeze_bottom),
+        "split.freeze": config.split.freeze,
         "train.learning_rate": str(train.learning_rate),
         "train.weight_decay": str(train.weight_decay),
         "train.optimizer_state": train.optimizer_state,
