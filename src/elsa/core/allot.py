@@ -1,6 +1,6 @@
 """Compiled loops over the cells of a tensor: energies, bits for each, and what is remembered.
 
-`cells` [n, 7] is that of `core.kernels`. Why compiled, and how: `core.compiled`.
+A shape is that of `core.kernels`. Why compiled, and how: `core.compiled`.
 
 Shapes: T tokens, D hidden size, n cells of a token, C = T n cells, b values of a cell, B samples.
 """
@@ -8,12 +8,23 @@ Shapes: T tokens, D hidden size, n cells of a token, C = T n cells, b values of 
 from typing import Any
 
 import numpy as np
-from numba import types
 
-from elsa.core.compiled import CELLS, CODES, FLOATS, ROWS, compiled, inner
+from elsa.core.compiled import (
+    CODES,
+    FLOAT,
+    FLOATS,
+    INTEGER,
+    ROOM,
+    ROWS,
+    SHAPE,
+    Kind,
+    compiled,
+    inner,
+)
 
-_LENGTHS = types.int64[::1]
-_WORDS = types.uint16[:, ::1]
+_LENGTHS = Kind("int64", 1)
+_WORDS = Kind("uint16", 2)
+_PAIR = Kind("float64", 2)
 
 
 @inner
@@ -36,9 +47,10 @@ def _energy(row: Any) -> Any:
     return ((a + b) + (c + d)) + ((e + f) + (g + h))
 
 
-@compiled(ROWS, CELLS, FLOATS)
-def measure(values: Any, cells: Any, found: Any) -> float:
+@compiled(ROWS, SHAPE, FLOATS, gives=FLOAT)
+def measure(values: Any, shape: Any, found: Any) -> Any:
     """Sum of squares of each cell into `found` [C]; returns that of all."""
+    cells, _ = shape
     total, at = 0.0, 0
     for t in range(len(values)):
         for c in range(len(cells)):
@@ -48,24 +60,34 @@ def measure(values: Any, cells: Any, found: Any) -> float:
     return total
 
 
-@compiled(ROWS, ROWS, _LENGTHS, CELLS, CODES, FLOATS)
-def compare(values: Any, held: Any, lengths: Any, cells: Any, known: Any, found: Any) -> float:
+@compiled(ROWS, ROWS, _LENGTHS, SHAPE, CODES, ROOM, FLOATS, FLOATS, gives=FLOAT)
+def compare(
+    values: Any,
+    held: Any,
+    lengths: Any,
+    shape: Any,
+    known: Any,
+    room: Any,
+    whole: Any,
+    found: Any,
+) -> Any:
     """Sums of squares of what changed, sample by sample.
 
     Args:
         values: [T, D].
         held: [T, D] what is remembered; set to zero where the change is the larger.
         lengths: [B] tokens of each sample.
-        cells: of a token.
+        shape: cells of a token, and mixers.
         known: [B] whether a sample is remembered; cleared where its change is the larger.
+        room: to work in, that of `core.kernels`.
+        whole: [C] becomes the sums of values.
         found: [C] becomes the sums of values - held.
 
     Returns:
         Sum of squares of the values.
     """
-    count = len(cells)
-    whole = np.empty(count * len(values), np.float64)
-    change = np.empty(values.shape[1], np.float32)
+    cells, _ = shape
+    count, change = len(cells), room[0][0]
     total, begin = 0.0, 0
     for s in range(len(lengths)):
         end = begin + lengths[s]
@@ -130,31 +152,42 @@ def _least(keys: Any, parts: Any, taken: Any, wanted: Any) -> Any:
     return least
 
 
-@compiled(FLOATS, CELLS, types.float64, FLOATS, CODES, CODES)
+@compiled(FLOATS, SHAPE, FLOAT, (FLOATS,), _PAIR, CODES, CODES, FLOATS, gives=INTEGER)
 def choose(
-    held: Any, cells: Any, allowed: float, parts: Any, bits: Any, below: Any
-) -> tuple[float, int]:
+    held: Any,
+    shape: Any,
+    allowed: float,
+    steps: Any,
+    pair: Any,
+    bits: Any,
+    below: Any,
+    scale: Any,
+) -> Any:
     """The fewest bits that leave out at most `allowed` of the energy; four each if none do.
 
     Args:
         held: [C] energies.
-        cells: of a token.
+        shape: cells of a token, and mixers.
         allowed: energy.
-        parts: [5] of a cell's energy that the first, second .. bit brings; the last is 0.
+        steps: parts [5] of a cell's energy that the first, second .. bit brings; the last is 0.
+        pair: [2, 4 C] to work in.
         bits: [C + 8] zeros; become the bits of each cell.
         below: [C] become the eighths of an octave that its scale is below the largest.
+        scale: [1] becomes the largest root mean square of what is sent.
 
     Returns:
-        The largest root mean square of what is sent, and bytes of scales and codes.
+        Bytes of scales and codes.
     """
+    cells, _ = shape
+    (parts,) = steps
     count, n = len(held), len(cells)
     total, rows, size = 0.0, 0, 0
+    scale[0] = 0.0
     for at in range(count):
         total += held[at]
     if total <= allowed:
-        return 0.0, size
-    keys = np.empty(4 * count, np.float64)
-    gains = np.empty(4 * count, np.float64)
+        return size
+    keys, gains = pair[0], pair[1]
     for at in range(count):
         width = cells[at % n, 1] - cells[at % n, 0]
         for k in range(4):
@@ -177,11 +210,12 @@ def choose(
             width = cells[at % n, 1] - cells[at % n, 0]
             down = np.rint(4.0 * np.log2(largest / (held[at] / width)))
             below[at] = np.uint8(min(255.0, max(0.0, down)))
-    return np.sqrt(largest), size
+    scale[0] = np.sqrt(largest)
+    return size
 
 
-@compiled(ROWS, _LENGTHS, CODES, types.int64, _WORDS, CODES)
-def settle(held: Any, lengths: Any, bits: Any, n: int, out: Any, moved: Any) -> bool:
+@compiled(ROWS, _LENGTHS, CODES, INTEGER, _WORDS, CODES, gives=INTEGER)
+def settle(held: Any, lengths: Any, bits: Any, n: int, out: Any, moved: Any) -> Any:
     """Round to bfloat16 what is remembered, and say what changed.
 
     Args:
@@ -193,7 +227,7 @@ def settle(held: Any, lengths: Any, bits: Any, n: int, out: Any, moved: Any) -> 
         moved: [B] becomes whether any cell of a sample has bits.
 
     Returns:
-        Whether all values are finite.
+        1 if all values are finite, else 0.
     """
     words = held.view(np.uint32)
     top = np.uint32(0x7F800000)
@@ -212,4 +246,4 @@ def settle(held: Any, lengths: Any, bits: Any, n: int, out: Any, moved: Any) -> 
                 short[i] = word >> np.uint32(16)
                 odd |= (row[i] & top == top) | (word & top == top)
         begin = end
-    return not odd
+    return 0 if odd else 1

@@ -1,45 +1,269 @@
-"""How loops are compiled, and the types of what they work on.
+"""How loops are compiled, kept and called, and the types of what they work on.
 
 What water-filling (`core.waterfill`) and its memory (`core.temporal`) do to 200 x 384 values is
 many small steps; one by one, each as a pass over memory and a call, they took a tenth of a training
-step. They are compiled once for each processor and kept in numba's cache; where nothing can be
-kept, each process compiles them again. Sums are taken in the order that is written, on every
-machine.
+step. They are compiled once for each processor, by numba in a process of its own
+(`core.building`), because numba takes 130 MB of memory wherever it is imported. What is kept is
+machine code, which the small library below numba, llvmlite, loads. Sums are taken in the order that
+is written, on every machine.
 
-Numba takes time and memory, so it is imported only by what needs it. It notices changes of the file
-of a compiled loop, and of no other: a loop and its parts stay in one file.
+The machine code lies beside Python's own compiled files, or, where that folder cannot be written
+to, in the user's cache folder; its name follows from what the loops say, the processor and
+llvmlite. Where neither can be written to, each process compiles anew.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+import ctypes
+import hashlib
+import importlib.util
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
 
-import numba
-from numba import types
+from elsa.errors import ConfigError
 
-Kernel = TypeVar("Kernel", bound=Callable[..., Any])
-
-BYTES = types.Array(types.uint8, 1, "C", readonly=True)
-CODES = types.uint8[::1]
-FLOATS = types.float64[::1]
-ROWS = types.float32[:, ::1]
-CELLS = types.int64[:, ::1]
-
-
-def compiled(*signature: Any) -> Callable[[Kernel], Kernel]:
-    """Compile for one signature now, or take it from the cache."""
-
-    def wrap(kernel: Kernel) -> Kernel:
-        options = {"error_model": "numpy", "nogil": True}
-        try:
-            made: Kernel = numba.njit(signature, cache=True, **options)(kernel)
-        except Exception:  # nowhere to keep it, or what was kept is broken
-            made = numba.njit(signature, **options)(kernel)
-        return made
-
-    return wrap
+SOURCES = ("allot", "kernels")
+"""The files of this folder that hold loops."""
+_PATIENCE = 600
+_CHECK = 16
+_LOADING = threading.Lock()
 
 
-def inner(kernel: Kernel) -> Kernel:
+@dataclass(frozen=True)
+class Kind:
+    """The type of an argument.
+
+    Attributes:
+        name: of its numbers, as torch and numba call them.
+        axes: of a contiguous tensor; 0 for a number.
+        raw: whether `bytes` are taken, not a tensor.
+    """
+
+    name: str
+    axes: int = 0
+    raw: bool = False
+
+
+FLOAT = Kind("float64")
+INTEGER = Kind("int64")
+BYTES = Kind("uint8", 1, raw=True)
+CODES = Kind("uint8", 1)
+FLOATS = Kind("float64", 1)
+SINGLES = Kind("float32", 1)
+ROWS = Kind("float32", 2)
+SHAPE = (Kind("int64", 2), Kind("float32", 3))
+ROOM = (ROWS, CODES, CODES, SINGLES)
+Kinds = Kind | tuple[Kind, ...]
+
+
+class Fixed:
+    """Tensors that stay where they are, looked at once: then they cost a call next to nothing."""
+
+    def __init__(self, kinds: Sequence[Kind], tensors: Sequence[Any]) -> None:
+        """Keep them.
+
+        Args:
+            kinds: what they are.
+            tensors: contiguous ones.
+        """
+        self.kinds, self.tensors = tuple(kinds), tuple(tensors)
+        self.flat: list[int] = []
+        for kind, tensor in zip(kinds, tensors, strict=True):
+            if str(tensor.dtype) != f"torch.{kind.name}" or tensor.dim() != kind.axes:
+                raise TypeError(f"{tensor.dtype}{list(tensor.shape)} where {kind} is due")
+            if not tensor.is_contiguous():
+                raise TypeError("only contiguous tensors can be fixed")
+            self.flat += (tensor.data_ptr(), *tensor.shape)
+
+
+class Loop:
+    """A compiled function of tensors, `bytes` and numbers; a tuple of kinds takes `Fixed`."""
+
+    def __init__(self, work: Callable[..., Any], takes: Sequence[Kinds], gives: Kind | None):
+        """Nothing is compiled yet.
+
+        Args:
+            work: what it does, in the part of Python that numba compiles; it makes no array.
+            takes: its arguments.
+            gives: the number that it returns, if any.
+        """
+        self.work, self.takes, self.gives = work, tuple(takes), gives
+        self.name = f"{work.__module__}.{work.__name__}"
+        self.__doc__ = work.__doc__
+        self._native: Callable[..., Any] | None = None
+        self._checks: tuple[tuple[Any, int | None], ...] = ()
+
+    def __call__(self, *given: Any) -> Any:
+        """Run it.
+
+        Raises:
+            TypeError: an argument is of another kind, or one is missing.
+            ConfigError: it cannot be compiled here.
+        """
+        native = self._native or self._load()
+        if len(given) != len(self._checks):
+            raise TypeError(f"{self.name}: {len(given)} arguments, not {len(self._checks)}")
+        flat: list[Any] = []
+        for (wanted, axes), value in zip(self._checks, given, strict=True):
+            if type(value) is Fixed:
+                if value.kinds != wanted:
+                    raise TypeError(f"{self.name}: {value.kinds} where {wanted} is due")
+                flat += value.flat
+            elif axes is None:
+                flat.append(value)
+            elif wanted is bytes:
+                flat += (value, len(value))
+            elif value.dtype is wanted and value.dim() == axes and value.is_contiguous():
+                flat.append(value.data_ptr())
+                flat += value.shape
+            else:
+                raise TypeError(f"{self.name}: a tensor of {value.dtype} where {wanted} is due")
+        return native(*flat)
+
+    @property
+    def kinds(self) -> list[Kind]:
+        """All that it takes, in a row."""
+        return [kind for it in self.takes for kind in (it if isinstance(it, tuple) else (it,))]
+
+    def _load(self) -> Callable[..., Any]:
+        import torch
+
+        types: list[Any] = []
+        for kind in self.kinds:
+            if kind.axes:
+                types += [ctypes.c_void_p] + [ctypes.c_int64] * kind.axes
+            else:
+                types.append(_C[kind.name])
+        gives = _C[self.gives.name] if self.gives else None
+        self._checks = tuple(
+            (it, 0)
+            if isinstance(it, tuple)
+            else (bytes if it.raw else getattr(torch, it.name), it.axes or None)
+            for it in self.takes
+        )
+        with _LOADING:
+            address = _engine().get_function_address(self.name)
+        self._native = ctypes.CFUNCTYPE(gives, *types)(address)
+        return self._native
+
+
+_C = {"float64": ctypes.c_double, "int64": ctypes.c_int64}
+
+
+def compiled(*takes: Kinds, gives: Kind | None = None) -> Callable[[Callable[..., Any]], Loop]:
+    """Make a function a loop."""
+    return lambda work: Loop(work, takes, gives)
+
+
+def inner(work: Callable[..., Any]) -> Callable[..., Any]:
     """A part of loops in the same file, compiled with each."""
-    made: Kernel = numba.njit(error_model="numpy")(kernel)
-    return made
+    work.inner = True  # type: ignore[attr-defined]
+    return work
+
+
+def ready() -> bool:
+    """Whether the loops need not be compiled any more."""
+    return _kept() is not None
+
+
+def make() -> None:
+    """Compile the loops if need be; raises ConfigError if it cannot be done here."""
+    with _LOADING:
+        _engine()
+
+
+@cache
+def _engine() -> Any:
+    """What holds the machine code."""
+    from llvmlite import binding
+
+    code = _kept()
+    if code is None:
+        code = _build()
+        _keep(code)
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    machine = binding.Target.from_default_triple().create_target_machine()
+    engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
+    engine.add_object_file(binding.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    return engine
+
+
+@cache
+def _name() -> str:
+    """The file's name: another where anything else would be compiled."""
+    import llvmlite
+    from llvmlite import binding
+
+    digest = hashlib.blake2b(digest_size=12)
+    for source in (*SOURCES, "building"):
+        digest.update(Path(__file__).with_name(f"{source}.py").read_bytes())
+    facts = (llvmlite.__version__, platform.system(), binding.get_host_cpu_name())
+    digest.update(repr((*facts, binding.get_host_cpu_features().flatten())).encode())
+    return f"loops-{digest.hexdigest()}.o"
+
+
+def _places() -> Iterator[Path]:
+    yield Path(importlib.util.cache_from_source(__file__)).parent
+    base = os.environ.get("XDG_CACHE_HOME")
+    yield (Path(base) if base else Path.home() / ".cache") / "elsa" / "compiled"
+
+
+def _kept() -> bytes | None:
+    """The machine code, if it is somewhere and whole."""
+    for place in _places():
+        try:
+            held = (place / _name()).read_bytes()
+        except OSError:
+            continue
+        if held[:_CHECK] == _check(held[_CHECK:]):
+            return held[_CHECK:]
+    return None
+
+
+def _keep(code: bytes) -> None:
+    for place in _places():
+        part = place / f".{_name()}.{os.getpid()}"
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            part.write_bytes(_check(code) + code)
+            part.replace(place / _name())
+        except OSError:
+            continue
+        return
+
+
+def _check(code: bytes) -> bytes:
+    return hashlib.blake2b(code, digest_size=_CHECK).digest()
+
+
+def _build() -> bytes:
+    """Have a process of its own compile the loops."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "loops.o"
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "elsa.core.building", str(out)],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+                capture_output=True,
+                text=True,
+                timeout=_PATIENCE,
+                check=False,
+            )
+            return out.read_bytes()
+        except subprocess.TimeoutExpired:
+            why = f"it took more than {_PATIENCE} s"
+        except OSError:
+            why = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
+    raise ConfigError(
+        f"the codecs fill and temporal cannot be compiled on this machine: {why}; mend it, or take "
+        "wire.preset = 'exact'"
+    )

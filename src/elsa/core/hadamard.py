@@ -20,7 +20,6 @@ from functools import cache
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from elsa.core.codec import Frame
@@ -50,13 +49,13 @@ class Rotate:
 
     def forward(self, values: Tensor, frame: Frame) -> tuple[Tensor, bytes]:
         """Rotate [T, D]."""
-        signs = torch.from_numpy(random_signs(frame.seed, values.shape[1]))
+        signs = random_signs(frame.seed, values.shape[1])
         return mix(values * signs), seed_tag(frame.seed, values.shape[1])
 
     def inverse(self, values: Tensor, side: bytes, hidden: int, frame: Frame) -> Tensor:
         """Rotate back; raises CodecError where the sender drew from another seed."""
         check_seed(side, frame.seed, hidden, self.name)
-        return mix(values).mul_(torch.from_numpy(random_signs(frame.seed, hidden)))
+        return mix(values).mul_(random_signs(frame.seed, hidden))
 
 
 def mix(values: Tensor) -> Tensor:
@@ -67,13 +66,13 @@ def mix(values: Tensor) -> Tensor:
     return torch.matmul(left, halfway.view(tokens, len(left), len(right))).view(tokens, hidden)
 
 
-def random_signs(seed: int, count: int) -> NDArray[np.float32]:
+def random_signs(seed: int, count: int) -> Tensor:
     """[count] float32 of -1 and 1, a function of the seed alone."""
     drawn = b"".join(
         hashlib.blake2b(f"signs {seed} {place}".encode()).digest() for place in range(0, count, 512)
     )
     flips = np.unpackbits(np.frombuffer(drawn, np.uint8), count=count)
-    return _SIGNS[flips]
+    return torch.from_numpy(_SIGNS[flips])
 
 
 def seed_tag(seed: int, hidden: int) -> bytes:

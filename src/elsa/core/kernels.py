@@ -1,8 +1,8 @@
 """Compiled loops over the cells of a tensor: their rotation, and their codes.
 
-`cells` [n, 7] says where each cell of a token begins and ends, the odd factor of its b, and the
-bytes of its codes at one, two, three and four bits; `mixers` [n, m, m] holds a matrix for each odd
-factor (`core.cells`). Why compiled, and how: `core.compiled`.
+A shape is cells [n, 7], which say where each cell of a token begins and ends, the odd factor of its
+b, and the bytes of its codes at one, two, three and four bits; and mixers [n, m, m], a matrix for
+each odd factor (`core.cells`). Why compiled, and how: `core.compiled`.
 
     codes of a cell, B bits each, whole bytes:
         value j + k ceil(b p / 8) takes bits [k p, (k + 1) p) of byte j, for p = B in {1, 2, 4};
@@ -14,17 +14,26 @@ Shapes: T tokens, D hidden size, n cells of a token, C = T n cells, b values of 
 from typing import Any
 
 import numpy as np
-from numba import types
 
-from elsa.core.compiled import BYTES, CELLS, CODES, FLOATS, ROWS, compiled, inner
+from elsa.core.compiled import (
+    BYTES,
+    CODES,
+    FLOAT,
+    FLOATS,
+    INTEGER,
+    ROOM,
+    ROWS,
+    SHAPE,
+    SINGLES,
+    Kind,
+    compiled,
+    inner,
+)
 
-_MIXERS = types.float32[:, :, ::1]
-_SIGNS = types.float32[::1]
-_TURN = types.Tuple((CELLS, _MIXERS, _SIGNS))
-_LEVELS = types.float64[:, ::1]
+STEPS = (Kind("float64", 2), FLOATS)
 _CHOICE = 3
 """Bits that say how many bits a cell has."""
-_SPARE = 8
+SPARE = 8
 """Codes past the last that a buffer must have room for."""
 
 
@@ -111,7 +120,7 @@ def _get(payload: Any, width: Any, bits: Any, codes: Any) -> Any:
 
 @inner
 def _pack(codes: Any, width: Any, bits: Any, out: Any) -> None:
-    for i in range(width, width + _SPARE):
+    for i in range(width, width + SPARE):
         codes[i] = 0
     if bits == 3:
         size = _put(codes, width, 0, 2, out)
@@ -153,10 +162,11 @@ def _scaled(levels: Any, bits: Any, scale: Any, out: Any) -> None:
         out[k] = np.float32(levels[bits, k] * scale)
 
 
-@compiled(ROWS, CELLS, _MIXERS, ROWS)
-def mix(values: Any, cells: Any, mixers: Any, out: Any) -> None:
+@compiled(ROWS, SHAPE, ROOM, ROWS)
+def mix(values: Any, shape: Any, room: Any, out: Any) -> None:
     """Rotate each cell of [T, D] into `out`, another or the same; its own inverse."""
-    work = np.empty(values.shape[1], np.float32)
+    cells, mixers = shape
+    work = room[0][0]
     for t in range(len(values)):
         row, turned = values[t], out[t]
         for i in range(len(row)):
@@ -176,15 +186,17 @@ def _quantize(row: Any, scaled: Any, levels: Any, codes: Any) -> None:
             codes[i] += row[i] > edge
 
 
-@compiled(ROWS, ROWS, _TURN, CODES, CODES, FLOATS, _LEVELS, CODES)
-def write(
+@compiled(ROWS, ROWS, SHAPE, SINGLES, CODES, CODES, FLOAT, STEPS, ROOM, CODES)
+def write(  # noqa: PLR0913, PLR0917
     values: Any,
     held: Any,
-    turn: Any,
+    shape: Any,
+    signs: Any,
     bits: Any,
     below: Any,
-    scales: Any,
-    levels: Any,
+    largest: Any,
+    steps: Any,
+    room: Any,
     out: Any,
 ) -> None:
     """Write bits, scales and codes of values - held, and add what they stand for to `held`.
@@ -192,26 +204,26 @@ def write(
     Args:
         values: [T, D].
         held: [T, D], or [0, D] for zeros that nobody needs afterwards.
-        turn: cells of a token, mixers, and signs [D] for the rotation, or [0] for no rotation.
+        shape: cells of a token, and mixers.
+        signs: [D] for the rotation, or [0] for no rotation.
         bits: [C + 8] of each cell.
         below: [C] its scale.
-        scales: [256] what `below` stands for.
-        levels: [5, 16] of so many bits.
+        largest: the scale of which `below` says a part.
+        steps: levels [5, 16] of so many bits, and what `below` stands for [256].
+        room: to work in: [3, D], codes [D + 8], codes [D + 8], [16].
         out: [N] the payload after its head.
     """
-    cells, mixers, signs = turn
-    tokens, hidden = values.shape
-    n = len(cells)
-    work = np.empty((2, hidden), np.float32)
-    codes = np.empty(hidden + _SPARE, np.uint8)
-    scaled = np.empty(16, np.float32)
+    cells, mixers = shape
+    levels, scales = steps
+    tokens, n = len(values), len(cells)
+    work, codes, _, scaled = room
+    change = work[2]
     _pack(bits, tokens * n, _CHOICE, out)
     at = _packed(tokens * n)
     for cell in range(tokens * n):
         if bits[cell]:
             out[at] = below[cell]
             at += 1
-    change = np.empty(hidden, np.float32)
     for cell in range(tokens * n):
         some = np.int64(bits[cell])
         if not some:
@@ -231,7 +243,7 @@ def write(
             for i in range(width):
                 row[i] *= flips[i]
             _mix(row, cells[c, 2], mixers[c], work[0])
-        _scaled(levels, some, scales[below[cell]], scaled)
+        _scaled(levels, some, largest * scales[below[cell]], scaled)
         _quantize(row, scaled, 1 << some, codes)
         _pack(codes, width, some, out[at:])
         at += cells[c, 2 + some]
@@ -239,42 +251,47 @@ def write(
             _add(codes, scaled, flips, cells[c, 2], mixers[c], work, held[t, begin:end])
 
 
-@compiled(BYTES, types.int64, CELLS, CODES)
-def read(payload: Any, tokens: int, cells: Any, bits: Any) -> tuple[int, int]:
+@compiled(BYTES, INTEGER, SHAPE, CODES, CODES, gives=INTEGER)
+def read(payload: Any, tokens: int, shape: Any, spare: Any, bits: Any) -> Any:
     """The bits of each cell.
 
     Args:
         payload: what `write` wrote; at least the bits of all cells.
         tokens: T.
-        cells: of a token.
+        shape: cells of a token, and mixers.
+        spare: [C + 8] to work in.
         bits: [C + 8] become the bits of each cell.
 
     Returns:
-        The most bits of a cell, and bytes that such a payload must have; 0 where bits are wrong.
+        Bytes that such a payload must have, without the codes of cells of too many bits.
     """
+    cells, _ = shape
     n = len(cells)
-    spare = np.empty(len(bits), np.uint8)
     _unpack(payload, tokens * n, _CHOICE, bits, spare)
     size = _packed(tokens * n)
-    most: Any = 0
     for cell in range(tokens * n):
         some = np.int64(bits[cell])
-        most = max(most, some)
         if some:
             size += 1 + (cells[cell % n, 2 + some] if some <= 4 else 0)
-    return most, size
+    return size
 
 
-@compiled(BYTES, _TURN, CODES, FLOATS, _LEVELS, ROWS)
-def expand(payload: Any, turn: Any, bits: Any, scales: Any, levels: Any, into: Any) -> None:
+@compiled(BYTES, SHAPE, SINGLES, CODES, FLOAT, STEPS, ROOM, ROWS)
+def expand(
+    payload: Any,
+    shape: Any,
+    signs: Any,
+    bits: Any,
+    largest: Any,
+    steps: Any,
+    room: Any,
+    into: Any,
+) -> None:
     """Add what a payload stands for to `into` [T, D]; the arguments are those of `write`."""
-    cells, mixers, signs = turn
-    tokens, hidden = into.shape
-    n = len(cells)
-    work = np.empty((2, hidden), np.float32)
-    codes = np.empty(hidden + _SPARE, np.uint8)
-    spare = np.empty(hidden + _SPARE, np.uint8)
-    scaled = np.empty(16, np.float32)
+    cells, mixers = shape
+    levels, scales = steps
+    tokens, n = len(into), len(cells)
+    work, codes, spare, scaled = room
     place = _packed(tokens * n)
     at = place
     for cell in range(tokens * n):
@@ -286,7 +303,7 @@ def expand(payload: Any, turn: Any, bits: Any, scales: Any, levels: Any, into: A
         t, c = cell // n, cell % n
         begin, end = cells[c, 0], cells[c, 1]
         _unpack(payload[at:], end - begin, some, codes, spare)
-        _scaled(levels, some, scales[payload[place]], scaled)
+        _scaled(levels, some, largest * scales[payload[place]], scaled)
         flips = signs[begin:end]
         _add(codes, scaled, flips, cells[c, 2], mixers[c], work, into[t, begin:end])
         place += 1

@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from elsa.core import allot
+from elsa.core.cells import room
 from elsa.core.codec import Frame, Packet, check_floats, take_values
 from elsa.core.samples import TAG, Known, SampleStore, check_samples, values_of
 from elsa.core.waterfill import WaterFill
@@ -77,14 +78,21 @@ class Temporal:
         if full:
             known = [None] * len(known)
         held = _gather(known, frame, hidden)
-        builds = np.array([it is not None for it in known], np.uint8)
-        moved = np.empty(len(exact) * len(cells))
+        builds = torch.tensor([it is not None for it in known], dtype=torch.uint8)
+        whole, moved = torch.empty(2, len(exact) * len(cells), dtype=torch.float64)
         energy = allot.compare(
-            exact.numpy(), held.numpy(), _lengths(frame), cells.spans, builds, moved
+            exact,
+            held,
+            _lengths(frame),
+            cells.shape,
+            builds,
+            room(hidden),
+            whole,
+            moved,
         )
         filled = self._coder.fill(moved, energy, hidden)
-        known = _built_on(known, builds)
-        payload = self._coder.write(filled, exact, held, frame, _head(builds, known, frame))
+        known = _built_on(known, builds.numpy())
+        payload = self._coder.write(filled, exact, held, frame, _head(known, frame))
         packet = Packet(self.name, dtype, tuple(values.shape), payload)
         self._remember(held, known, filled.bits, packet, frame)
         return packet
@@ -140,23 +148,23 @@ class Temporal:
         self,
         held: Tensor,
         known: Sequence[Known | None],
-        bits: NDArray[np.uint8],
+        bits: Tensor,
         packet: Packet,
         frame: Frame,
     ) -> None:
         """Keep what is held [T, D] after a packet of cells of so many bits."""
         hidden = packet.shape[1]
-        values = np.empty(held.shape, np.uint16)
-        changed = np.empty(len(known), np.uint8)
+        values = torch.empty(held.shape, dtype=torch.uint16)
+        changed = torch.empty(len(known), dtype=torch.uint8)
         cells = len(self._coder.cells(hidden))
-        if not allot.settle(held.numpy(), _lengths(frame), bits, cells, values, changed):
+        if not allot.settle(held, _lengths(frame), bits, cells, values, changed):
             raise CodecError(f"{self.name}: a packet that decodes to NaN or infinity")
         if not frame.samples:
             return
         digest = hashlib.blake2b(packet.payload, digest_size=TAG)
         facts = (frame.seed, list(frame.lengths), list(frame.samples), packet.shape)
         digest.update(repr(facts).encode())
-        tag, raw, end = digest.digest(), values.data.cast("B"), 0
+        tag, raw, end = digest.digest(), values.numpy().data.cast("B"), 0
         for sample, length, it, some in zip(
             frame.samples, frame.lengths, known, changed.tolist(), strict=True
         ):
@@ -171,7 +179,8 @@ def _built_on(known: Sequence[Known | None], builds: NDArray[np.uint8]) -> list[
     return [it if flag else None for it, flag in zip(known, builds.tolist(), strict=True)]
 
 
-def _head(builds: NDArray[np.uint8], known: Sequence[Known | None], frame: Frame) -> bytes:
+def _head(known: Sequence[Known | None], frame: Frame) -> bytes:
+    builds = np.array([it is not None for it in known], np.uint8)
     flags = np.packbits(builds, bitorder="little").tobytes()
     return flags + (_tag(known, frame) if builds.any() else b"")
 
@@ -195,5 +204,5 @@ def _gather(known: Sequence[Known | None], frame: Frame, hidden: int) -> Tensor:
     return values_of(raw, (sum(frame.lengths), hidden)).float()
 
 
-def _lengths(frame: Frame) -> NDArray[np.int64]:
-    return np.asarray(frame.lengths, np.int64)
+def _lengths(frame: Frame) -> Tensor:
+    return torch.tensor(frame.lengths, dtype=torch.int64)

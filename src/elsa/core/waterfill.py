@@ -25,25 +25,23 @@ Shapes: T tokens, D hidden size, n cells of a token, C = T n cells, b values of 
 import math
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from elsa.core import allot, gauss, kernels
 from elsa.core.bands import Bands
 from elsa.core.bits import packed_size
-from elsa.core.cells import Cells
+from elsa.core.cells import Cells, room
 from elsa.core.codec import Frame, Packet, check_floats, take_values
+from elsa.core.compiled import FLOATS, Fixed
 from elsa.core.hadamard import TAG, check_seed, random_signs, seed_tag
 from elsa.errors import CodecError, ConfigError
 
 _LARGEST = 1e30
-_OCTAVES = np.exp2(np.arange(256) / -8)
 _HEAD = TAG + 4
-_NO_SIGNS = np.empty(0, np.float32)
+_NO_SIGNS = torch.empty(0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +55,8 @@ class Filled:
         size: bytes of scales and codes.
     """
 
-    bits: NDArray[np.uint8]
-    below: NDArray[np.uint8]
+    bits: Tensor
+    below: Tensor
     largest: float
     size: int
 
@@ -73,9 +71,9 @@ class Received:
         body: the payload after its head.
     """
 
-    bits: NDArray[np.uint8]
+    bits: Tensor
     largest: float
-    body: NDArray[np.uint8]
+    body: bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,8 +101,9 @@ class WaterFill:
         """Encode [T, D]; raises CodecError on values that are not finite, or beyond 1e30."""
         exact, dtype = take_values(values, self.name, frame)
         turned = self.turn(exact)
-        energies = np.empty(len(turned) * len(self.cells(turned.shape[1])))
-        energy = allot.measure(turned.numpy(), self.cells(turned.shape[1]).spans, energies)
+        cells = self.cells(turned.shape[1])
+        energies = torch.empty(len(turned) * len(cells), dtype=torch.float64)
+        energy = allot.measure(turned, cells.shape, energies)
         filled = self.fill(energies, energy, turned.shape[1])
         payload = self.write(filled, turned, turned.new_empty(0, turned.shape[1]), frame)
         return Packet(self.name, dtype, tuple(values.shape), payload)
@@ -139,11 +138,11 @@ class WaterFill:
         """The inverse of `turn`."""
         return self.bands.turn_back(turned) if self.bands else turned
 
-    def fill(self, energies: NDArray[np.float64], energy: float, hidden: int) -> Filled:
+    def fill(self, energies: Tensor, energy: float, hidden: int) -> Filled:
         """Choose the bits of cells.
 
         Args:
-            energies: sum of squares of each cell [C].
+            energies: sum of squares of each cell [C], float64.
             energy: what the error is a part of.
             hidden: D.
 
@@ -152,9 +151,13 @@ class WaterFill:
         """
         if not math.isfinite(energy):
             raise CodecError(f"{self.name}: values that are not finite; training has diverged")
-        bits, below = np.zeros(len(energies) + 8, np.uint8), np.empty(len(energies), np.uint8)
-        spans, allowed = self.cells(hidden).spans, self.error**2 * energy
-        largest, size = allot.choose(energies, spans, allowed, _parts(), bits, below)
+        count = len(energies)
+        bits = torch.zeros(count + kernels.SPARE, dtype=torch.uint8)
+        below, scale = torch.empty(count, dtype=torch.uint8), energies.new_empty(1)
+        shape, allowed = self.cells(hidden).shape, self.error**2 * energy
+        pair = energies.new_empty(2, 4 * count)
+        size = allot.choose(energies, shape, allowed, _parts(), pair, bits, below, scale)
+        largest = float(scale)
         if not largest <= _LARGEST:
             raise CodecError(f"{self.name}: values beyond {_LARGEST}; training has diverged")
         return Filled(bits, below, float(np.float32(largest)), size)
@@ -174,20 +177,20 @@ class WaterFill:
         """
         hidden = turned.shape[1]
         head = before + seed_tag(frame.seed, hidden) + np.float32(filled.largest).tobytes()
-        size = _packed(len(filled.below)) + filled.size
-        payload = np.empty(len(head) + size, np.uint8)
-        payload[: len(head)] = np.frombuffer(head, np.uint8)
+        body = torch.empty(_packed(len(filled.below)) + filled.size, dtype=torch.uint8)
         kernels.write(
-            turned.numpy(),
-            held.numpy(),
-            self._turn(hidden, frame),
+            turned,
+            held,
+            self.cells(hidden).shape,
+            self._signs(hidden, frame),
             filled.bits,
             filled.below,
-            filled.largest * _OCTAVES,
-            _levels(),
-            payload[len(head) :],
+            filled.largest,
+            _steps(),
+            room(hidden),
+            body,
         )
-        return payload.tobytes()
+        return head + body.numpy().tobytes()
 
     def read(
         self, payload: bytes, tokens: int, hidden: int, frame: Frame, start: int = 0
@@ -212,9 +215,10 @@ class WaterFill:
                 f"{self.name}: a scale is NaN, negative or beyond {_LARGEST}; the sender's "
                 "training has diverged"
             )
-        body = np.frombuffer(payload, np.uint8)[start + _HEAD :]
-        bits = np.empty(count + 8, np.uint8)
-        most, due = kernels.read(body, tokens, cells.spans, bits)
+        body = payload[start + _HEAD :]
+        bits, spare = torch.empty(2, count + kernels.SPARE, dtype=torch.uint8)
+        due = kernels.read(body, tokens, cells.shape, spare, bits)
+        most = int(bits[:count].max()) if count else 0
         if most > gauss.BITS[-1]:
             raise CodecError(f"{self.name}: a cell of {most} bits; allowed: 0 to 4")
         if len(body) != due:
@@ -225,19 +229,19 @@ class WaterFill:
         """Add the values that were sent to `into` [T, D], on the axes, and return it."""
         kernels.expand(
             received.body,
-            self._turn(into.shape[1], frame),
+            self.cells(into.shape[1]).shape,
+            self._signs(into.shape[1], frame),
             received.bits,
-            received.largest * _OCTAVES,
-            _levels(),
-            into.numpy(),
+            received.largest,
+            _steps(),
+            room(into.shape[1]),
+            into,
         )
         return into
 
-    def _turn(self, hidden: int, frame: Frame) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """What the kernels call so; bands are rotated together with their axes."""
-        cells = self.cells(hidden)
-        signs = _NO_SIGNS if self.bands else random_signs(frame.seed, hidden)
-        return cells.spans, cells.mixers, signs
+    def _signs(self, hidden: int, frame: Frame) -> Tensor:
+        """Of the rotation; bands are rotated together with their axes."""
+        return _NO_SIGNS if self.bands else random_signs(frame.seed, hidden)
 
 
 def _packed(cells: int) -> int:
@@ -252,16 +256,17 @@ def _token(hidden: int) -> Cells:
 
 
 @cache
-def _parts() -> NDArray[np.float64]:
+def _parts() -> Fixed:
     """[5]: of a cell's energy, what the first, second .. bit brings, and nothing after the last."""
     left = [gauss.distortion(bits) for bits in (0, *gauss.BITS)]
-    return np.append(-np.diff(left), 0.0)
+    return Fixed((FLOATS,), (torch.from_numpy(np.append(-np.diff(left), 0.0)),))
 
 
 @cache
-def _levels() -> NDArray[np.float64]:
-    """[5, 16]: the levels of so many bits."""
-    found = np.zeros((gauss.BITS[-1] + 1, 2 ** gauss.BITS[-1]))
+def _steps() -> Fixed:
+    """[5, 16]: the levels of so many bits; [256]: eighths of octaves downwards."""
+    levels = np.zeros((gauss.BITS[-1] + 1, 2 ** gauss.BITS[-1]))
     for bits in gauss.BITS:
-        found[bits, : 2**bits] = gauss.levels(bits)
-    return found
+        levels[bits, : 2**bits] = gauss.levels(bits)
+    octaves = np.exp2(np.arange(256) / -8)
+    return Fixed(kernels.STEPS, (torch.from_numpy(levels), torch.from_numpy(octaves)))

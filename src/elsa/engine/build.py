@@ -22,7 +22,7 @@ from elsa.data.partition import Rows, partition
 from elsa.data.unusual import set_apart
 from elsa.engine.aggregation import cloud_mean, device_rank, edge_mean, server_optimizer
 from elsa.engine.clock import device_speeds, latencies
-from elsa.engine.codecs import adapters_sent, hop_codecs
+from elsa.engine.codecs import adapters_sent, hop_codecs, prepare_codecs
 from elsa.engine.directions import public_directions
 from elsa.engine.federation import Federation
 from elsa.engine.grouping import overseer_of
@@ -95,6 +95,7 @@ def open_sources(config: Config, say: Say = lambda _: None) -> Sources:
     Raises:
         ElsaError: they cannot be had, or do not fit the config.
     """
+    prepare_codecs(config.wire, say)
     texts = {name: load_text(config, data, say) for name, data in data_of(config).items()}
     directory = model_directory(config.model.path, say)
     labels = {name: list(text.train.label_names) for name, text in texts.items()}

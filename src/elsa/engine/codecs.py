@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # compiled, so imported only where they are used
     from elsa.core.temporal import Temporal
     from elsa.core.waterfill import WaterFill
 
+Say = Callable[[str], None]
 EXACT = "exact"
 HOPS = ("h1", "h2", "g2", "g1")
 SKETCH_ROWS = 3
@@ -104,6 +105,25 @@ def hop_codecs(
 def words_of(wire: Wire) -> dict[str, str]:
     """The words of each hop's codec: the preset's, or the hop's own."""
     return PRESETS[wire.preset] | {hop: own for hop in HOPS if (own := getattr(wire, hop))}
+
+
+def prepare_codecs(wire: Wire, say: Say = lambda _: None) -> None:
+    """Have the loops of the codecs compiled, where this is the first time on this machine.
+
+    Args:
+        wire: what was chosen.
+        say: told before anything slow.
+
+    Raises:
+        ConfigError: they cannot be compiled here.
+    """
+    if {words.split(":")[0] for words in words_of(wire).values()}.isdisjoint(_COMPILED):
+        return
+    from elsa.core import compiled
+
+    if not compiled.ready():
+        say("compiling the codecs for this processor, once (about 15 seconds)")
+    compiled.make()
 
 
 Make = Callable[[Sequence[str], Place], Any]
@@ -237,6 +257,7 @@ def _subspace(remainder: Coder) -> Make:
     return make
 
 
+_COMPILED = ("fill", "temporal")
 _OUTER = ("feedback", "subspace")
 _ALONE: dict[str, Make] = {
     EXACT: _plain(Identity()),

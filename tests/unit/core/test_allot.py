@@ -9,9 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from torch import from_numpy
 
 from elsa.core import allot, gauss
-from elsa.core.cells import Cells
+from elsa.core.cells import Cells, room
+from elsa.core.compiled import FLOATS, Fixed
 
 Floats = NDArray[np.float32]
 WIDTHS = [
@@ -44,7 +46,7 @@ def test_measure_sums_squares_of_each_cell(shape: Any) -> None:
     widths, tokens, seed = shape
     values, cells = draw(widths, tokens, seed), Cells(widths)
     found = np.empty(tokens * len(widths))
-    total = allot.measure(values, cells.spans, found)
+    total = allot.measure(from_numpy(values), cells.shape, from_numpy(found))
     pieces = np.split(values.astype(float), np.cumsum(widths)[:-1], axis=1)
     wanted = np.stack([np.square(piece).sum(1) for piece in pieces], 1).reshape(-1)
     np.testing.assert_allclose(found, wanted, rtol=1e-12)
@@ -57,7 +59,8 @@ def test_one_value_that_is_not_finite_shows_in_the_sum(odd: float, place: int) -
     values = np.ones((2, 96), np.float32)
     values[1, place] = odd
     found = np.empty(2)
-    assert not math.isfinite(allot.measure(values, Cells((96,)).spans, found))
+    total = allot.measure(from_numpy(values), Cells((96,)).shape, from_numpy(found))
+    assert not math.isfinite(total)
 
 
 @settings(deadline=None, max_examples=60)
@@ -73,7 +76,18 @@ def test_bits_are_those_of_a_sort(
     held = np.array(energies[: len(energies) // n * n])
     allowed = error**2 * held.sum()
     bits, below = np.zeros(len(held) + 8, np.uint8), np.empty(len(held), np.uint8)
-    largest, size = allot.choose(held, Cells(widths).spans, allowed, PARTS, bits, below)
+    scale, count = np.full(1, np.nan), 4 * len(held)
+    size = allot.choose(
+        from_numpy(held),
+        Cells(widths).shape,
+        allowed,
+        Fixed((FLOATS,), (from_numpy(PARTS),)),
+        torch.full((2, count), math.nan).double(),
+        from_numpy(bits),
+        from_numpy(below),
+        from_numpy(scale),
+    )
+    largest = float(scale[0])
     width = np.tile(widths, len(held) // n)
     gains = held[:, None] * PARTS[:4]
     keys = gains / width[:, None]
@@ -113,7 +127,17 @@ def test_compare_lets_go_of_what_moved_too_far(shape: Any, data: st.DataObject) 
     known = np.array([it % 2 for it in range(seed, seed + len(lengths))], np.uint8)
     held *= np.repeat(known, lengths)[:, None]
     mine, still, found = held.copy(), known.copy(), np.empty(tokens * len(widths))
-    total = allot.compare(values, mine, lengths, cells.spans, still, found)
+    room(sum(widths)).tensors[0].fill_(math.nan)
+    total = allot.compare(
+        from_numpy(values),
+        from_numpy(mine),
+        from_numpy(lengths),
+        cells.shape,
+        from_numpy(still),
+        room(sum(widths)),
+        torch.full((len(found),), math.nan).double(),
+        from_numpy(found),
+    )
     owner = np.repeat(np.arange(len(lengths)), lengths)
     keep = known.astype(bool) & np.array(
         [
@@ -126,7 +150,7 @@ def test_compare_lets_go_of_what_moved_too_far(shape: Any, data: st.DataObject) 
     wanted = held * keep[owner][:, None]
     assert np.array_equal(mine, wanted)
     due = np.empty_like(found)
-    allot.measure(values - wanted, cells.spans, due)
+    allot.measure(from_numpy(values - wanted), cells.shape, from_numpy(due))
     np.testing.assert_allclose(found, due, rtol=1e-12)
     assert total == pytest.approx(float(np.square(values.astype(float)).sum()), rel=1e-12)
 
@@ -136,8 +160,10 @@ def settled(values: Floats, bits: list[int], lengths: list[int]) -> tuple[bool, 
     moved = np.empty(len(lengths), np.uint8)
     padded = np.array([*bits, *([7] * 8)], np.uint8)
     count = len(bits) // max(1, len(values))
-    fine = allot.settle(values, np.array(lengths, np.int64), padded, count, out, moved)
-    return fine, out, moved.tolist()
+    known = torch.tensor(lengths, dtype=torch.int64)
+    arrays = (from_numpy(padded), count, from_numpy(out), from_numpy(moved))
+    fine = allot.settle(from_numpy(values), known, *arrays)
+    return bool(fine), out, moved.tolist()
 
 
 @settings(deadline=None, max_examples=40)

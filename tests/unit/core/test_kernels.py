@@ -4,12 +4,15 @@ import math
 from typing import Any
 
 import numpy as np
+import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from torch import from_numpy
 
 from elsa.core import gauss, kernels
-from elsa.core.cells import Cells
+from elsa.core.cells import Cells, room
+from elsa.core.compiled import Fixed
 
 Floats = NDArray[np.float32]
 WIDTHS = [
@@ -29,6 +32,7 @@ LEVELS = np.zeros((5, 16))
 for _bits in gauss.BITS:
     LEVELS[_bits, : 2**_bits] = gauss.levels(_bits)
 OCTAVES = np.exp2(np.arange(256) / -8)
+STEPS = Fixed(kernels.STEPS, (from_numpy(LEVELS), from_numpy(OCTAVES)))
 shapes = st.tuples(st.sampled_from(WIDTHS), st.integers(0, 4), st.integers(0, 2**20))
 
 
@@ -36,6 +40,36 @@ def draw(widths: tuple[int, ...], tokens: int, seed: int) -> Floats:
     noise = np.random.default_rng(seed)
     spread = np.exp(noise.standard_normal((tokens, 1)))
     return (noise.standard_normal((tokens, sum(widths))) * spread).astype(np.float32)
+
+
+def dirty(hidden: int) -> Fixed:
+    """What loops work in, full of what must not matter."""
+    found = room(hidden)
+    for tensor in found.tensors:
+        tensor.fill_(255 if tensor.dtype is torch.uint8 else math.nan)
+    return found
+
+
+def read(payload: NDArray[np.uint8], tokens: int, cells: Cells, bits: NDArray[np.uint8]) -> int:
+    spare = torch.full((len(bits),), 255, dtype=torch.uint8)
+    size: int = kernels.read(payload.tobytes(), tokens, cells.shape, spare, from_numpy(bits))
+    return size
+
+
+def mix(values: Floats, cells: Cells, out: Floats) -> None:
+    kernels.mix(from_numpy(values), cells.shape, dirty(values.shape[1]), from_numpy(out))
+
+
+def write(values: Floats, held: Floats, turn: Any, *given: Any) -> None:
+    bits, below, largest, out = given
+    coded = (from_numpy(bits), from_numpy(below), largest, STEPS, dirty(values.shape[1]))
+    kernels.write(from_numpy(values), from_numpy(held), *turn, *coded, from_numpy(out))
+
+
+def expand(payload: NDArray[np.uint8], turn: Any, *given: Any) -> None:
+    bits, largest, into = given
+    coded = (from_numpy(bits), largest, STEPS, dirty(into.shape[1]))
+    kernels.expand(payload.tobytes(), *turn, *coded, from_numpy(into))
 
 
 def sylvester(size: int) -> NDArray[np.float64]:
@@ -81,7 +115,7 @@ def test_mix_is_a_product_with_a_dense_matrix(shape: Any) -> None:
     widths, tokens, seed = shape
     values, cells = draw(widths, tokens, seed), Cells(widths)
     found, begin = np.empty_like(values), 0
-    kernels.mix(values, cells.spans, cells.mixers, found)
+    mix(values, cells, found)
     for width in widths:
         wanted = values[:, begin : begin + width].astype(float) @ rotation(width)
         np.testing.assert_allclose(found[:, begin : begin + width], wanted, atol=1e-4)
@@ -113,17 +147,17 @@ def test_payload_is_what_the_text_says(shape: Any) -> None:
         wanted[t, part] += scaled[codes]
     scales = bytes(int(it) for it, some in zip(below, chosen, strict=True) if some)
     payload = in_planes(chosen, 3) + scales + b"".join(bodies)
-    out, none = np.empty(len(payload), np.uint8), np.empty(0, np.float32)
-    turn, scales = (cells.spans, cells.mixers, none), 1.5 * OCTAVES
+    out = np.empty(len(payload), np.uint8)
+    turn = (cells.shape, torch.empty(0))
     mine = held.copy()
-    kernels.write(values, mine, turn, bits, below, scales, LEVELS, out)
+    write(values, mine, turn, bits, below, 1.5, out)
     assert out.tobytes() == payload
     assert np.array_equal(mine, wanted)
     again = np.empty_like(bits)
-    assert kernels.read(out, tokens, cells.spans, again) == (max(chosen, default=0), len(payload))
+    assert read(out, tokens, cells, again) == len(payload)
     assert again[: tokens * n].tolist() == chosen
     theirs = held.copy()
-    kernels.expand(out, turn, again, scales, LEVELS, theirs)
+    expand(out, turn, again, 1.5, theirs)
     assert np.array_equal(theirs, wanted)
 
 
@@ -134,22 +168,22 @@ def test_with_signs_codes_are_those_of_the_rotated_values(shape: Any) -> None:
     cells, n, hidden = Cells(widths), len(widths), sum(widths)
     values, bits = draw(widths, tokens, seed), bits_of(tokens * n, seed)
     signs = np.random.default_rng(seed).choice(np.array([-1, 1], np.float32), hidden)
-    below, none = np.zeros(tokens * n, np.uint8), np.empty(0, np.float32)
+    below, none = np.zeros(tokens * n, np.uint8), torch.empty(0)
     turned = values * signs
-    kernels.mix(turned, cells.spans, cells.mixers, turned)
+    mix(turned, cells, turned)
     outs = []
-    for source, flips in ((values, signs), (turned, none)):
+    for source, flips in ((values, from_numpy(signs)), (turned, none)):
         out = np.empty(3 * values.size + 99, np.uint8)
         nobody = np.empty((0, hidden), np.float32)
-        turn = (cells.spans, cells.mixers, flips)
-        kernels.write(source, nobody, turn, bits, below, OCTAVES, LEVELS, out)
-        outs.append(out[: kernels.read(out, tokens, cells.spans, bits.copy())[1]])
+        turn = (cells.shape, flips)
+        write(source, nobody, turn, bits, below, 1.0, out)
+        outs.append(out[: read(out, tokens, cells, bits.copy())])
     assert outs[0].tobytes() == outs[1].tobytes()
     mine, theirs, plain = (np.zeros_like(values) for _ in range(3))
-    turned_back = (cells.spans, cells.mixers, signs)
-    kernels.write(values, mine, turned_back, bits, below, OCTAVES, LEVELS, outs[0])
-    kernels.expand(outs[0], turned_back, bits, OCTAVES, LEVELS, theirs)
-    kernels.expand(outs[0], turn, bits, OCTAVES, LEVELS, plain)
-    kernels.mix(plain, cells.spans, cells.mixers, plain)
+    turned_back = (cells.shape, from_numpy(signs))
+    write(values, mine, turned_back, bits, below, 1.0, outs[0])
+    expand(outs[0], turned_back, bits, 1.0, theirs)
+    expand(outs[0], turn, bits, 1.0, plain)
+    mix(plain, cells, plain)
     assert np.array_equal(mine, theirs)
     np.testing.assert_allclose(theirs, plain * signs, atol=1e-5)

@@ -25,7 +25,8 @@ def tokens(norms: list[float], seed: int = 0) -> Tensor:
 
 
 def fewest_bits(energies: np.ndarray, error: float) -> np.ndarray:
-    return WaterFill(error).fill(energies, float(energies.sum()), HIDDEN).bits[: len(energies)]
+    filled = WaterFill(error).fill(torch.from_numpy(energies), float(energies.sum()), HIDDEN)
+    return filled.bits[: len(energies)].numpy()
 
 
 def left_out(energies: np.ndarray, bits: tuple[int, ...]) -> float:
@@ -77,7 +78,8 @@ def test_error_may_be_a_part_of_something_larger() -> None:
     values, frame = tokens([1.0] * 10), Frame((10,), 5)
     coder = WaterFill(0.2)
     none, some = (
-        coder.fill(np.linspace(0.9, 1.1, 10), energy, HIDDEN) for energy in (10 / 0.04, 20)
+        coder.fill(torch.linspace(0.9, 1.1, 10).double(), energy, HIDDEN)
+        for energy in (10 / 0.04, 20)
     )
     assert len(coder.write(none, values, NOTHING, frame)) == 8 + 3 + 2  # nothing needed
     sizes = [
@@ -134,7 +136,7 @@ def test_what_is_sent_is_what_both_ends_hold() -> None:
         frame = Frame((50,), 5)
         turned, ours = coder.turn(values), torch.ones(50, HIDDEN)
         energies = (turned - ours).square().split(list(coder.cells(HIDDEN).widths), 1)
-        held = torch.stack([it.sum(1) for it in energies], 1).view(-1).double().numpy()
+        held = torch.stack([it.sum(1) for it in energies], 1).view(-1).double()
         filled = coder.fill(held, float(held.sum()), HIDDEN)
         payload = coder.write(filled, turned, ours, frame, b"before")
         received = coder.read(payload, *values.shape, frame, len(b"before"))
@@ -149,7 +151,7 @@ def test_bands_that_were_not_sent_are_left_as_they_were() -> None:
     packet = coder.encode(values, frame)
     received = coder.read(packet.payload, 50, HIDDEN, frame)
     found = coder.expand(received, torch.full((50, HIDDEN), 7.0), frame)
-    dropped = torch.from_numpy(received.bits[:150] == 0).view(50, 3)
+    dropped = (received.bits[:150] == 0).view(50, 3)
     assert 0 < int(dropped.sum()) < dropped.numel()
     for band, piece in enumerate(found.split(list(coder.cells(HIDDEN).widths), 1)):
         assert (piece[dropped[:, band]] == 7).all()

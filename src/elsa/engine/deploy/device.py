@@ -15,7 +15,7 @@ from elsa.core.split import Split
 from elsa.data.batches import Examples
 from elsa.data.sources import load_table
 from elsa.engine.build import assignment_of, device_names, device_of, halves
-from elsa.engine.codecs import hop_codecs
+from elsa.engine.codecs import hop_codecs, prepare_codecs
 from elsa.engine.conversation import Conversation
 from elsa.engine.deploy.terms import check_deployable, frame_limit, terms_of
 from elsa.engine.directions import Directions
@@ -138,6 +138,7 @@ class _Home:
 
     def __init__(self, config: Config, name: str, data: Path, say: Say) -> None:
         self._config, self._name = config, name
+        prepare_codecs(config.wire, say)
         directory = model_directory(config.model.path, say)
         self._model: ModelParts = load_model(config, len(config.data.labels), directory)
         tokenizer = load_tokenizer(directory)

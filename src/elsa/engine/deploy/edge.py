@@ -9,7 +9,7 @@ from torch import Tensor
 from elsa.config.schema import Config
 from elsa.core.split import Split
 from elsa.engine.build import assignment_of, edge_of
-from elsa.engine.codecs import hop_codecs
+from elsa.engine.codecs import hop_codecs, prepare_codecs
 from elsa.engine.deploy.rounds import CLOUD, EdgeRounds
 from elsa.engine.deploy.terms import check_deployable, check_terms, frame_limit, terms_of
 from elsa.engine.directions import Directions, public_directions
@@ -56,6 +56,7 @@ def run_edge(
             f"'{name}' is no edge of federation.edges = {config.federation.edges}; "
             f"allowed: {', '.join(assignment_of(config))}"
         )
+    prepare_codecs(config.wire, say)
     directory = model_directory(config.model.path, say)
     model = load_model(config, len(config.data.labels), directory)
     hidden = model.checkpoint.hidden_size
