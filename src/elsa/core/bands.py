@@ -65,9 +65,10 @@ class Bands:
         return self.cells.rotate(values).addmm_(values @ onto, off, alpha=-1)
 
     def turn_back(self, turned: Tensor) -> Tensor:
-        """The inverse of `turn`."""
+        """The inverse of `turn`; overwrites what it is given."""
         onto, off = self._reflections
-        return self.cells.rotate(turned).addmm_(turned @ off.T, onto.T, alpha=-1)
+        along = turned @ off.T
+        return self.cells.rotate(turned, inside=True).addmm_(along, onto.T, alpha=-1)
 
     @cached_property
     def _reflections(self) -> tuple[Tensor, Tensor]:

@@ -56,9 +56,14 @@ class Cells:
     def __len__(self) -> int:
         return len(self.widths)
 
-    def rotate(self, values: Tensor) -> Tensor:
-        """Float32 values [T, D], contiguous, with each cell rotated; its own inverse."""
-        turned = torch.empty_like(values)
+    def rotate(self, values: Tensor, *, inside: bool = False) -> Tensor:
+        """Float32 values [T, D], contiguous, with each cell rotated; its own inverse.
+
+        Args:
+            values: the values.
+            inside: whether they may be overwritten, which is quicker.
+        """
+        turned = values if inside else torch.empty_like(values)
         kernels.mix(values, self.shape, room(values.shape[1]), turned)
         return turned
 

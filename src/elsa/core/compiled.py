@@ -154,7 +154,7 @@ class Loop:
         return self._native
 
 
-_C = {"float64": ctypes.c_double, "int64": ctypes.c_int64}
+_C: dict[str, Any] = {"float64": ctypes.c_double, "int64": ctypes.c_int64}
 
 
 def compiled(*takes: Kinds, gives: Kind | None = None) -> Callable[[Callable[..., Any]], Loop]:

@@ -39,7 +39,7 @@ SPARE = 8
 
 @inner
 def _hadamard(row: Any) -> None:
-    """Sylvester's matrix times [b] in place, b a power of two; eights first, without a loop."""
+    """Sylvester's matrix times [b] in place, b a power of two; three stages at a time."""
     size, step = len(row), 1
     if size >= 8:
         step = 8
@@ -51,6 +51,19 @@ def _hadamard(row: Any) -> None:
             e, g, f, h = e + g, e - g, f + h, f - h
             p[0], p[1], p[2], p[3] = a + e, b + f, c + g, d + h
             p[4], p[5], p[6], p[7] = a - e, b - f, c - g, d - h
+    if size >= 64:
+        step = 64
+        for i in range(0, size, 64):
+            q = row[i : i + 64]
+            for j in range(8):
+                a, b = q[j] + q[j + 8], q[j] - q[j + 8]
+                c, d = q[j + 16] + q[j + 24], q[j + 16] - q[j + 24]
+                e, f = q[j + 32] + q[j + 40], q[j + 32] - q[j + 40]
+                g, h = q[j + 48] + q[j + 56], q[j + 48] - q[j + 56]
+                a, c, b, d = a + c, a - c, b + d, b - d
+                e, g, f, h = e + g, e - g, f + h, f - h
+                q[j], q[j + 8], q[j + 16], q[j + 24] = a + e, b + f, c + g, d + h
+                q[j + 32], q[j + 40], q[j + 48], q[j + 56] = a - e, b - f, c - g, d - h
     while step < size:
         for i in range(0, size, 2 * step):
             low, high = row[i : i + step], row[i + step : i + 2 * step]

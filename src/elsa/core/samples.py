@@ -120,10 +120,11 @@ class SampleStore:
         if not self._swept:
             self._sweep()
         self._forget(sample)
-        if known.cost > self.capacity or not self._write(sample, known):
+        cost = known.cost
+        if cost > self.capacity or not self._write(sample, known):
             return
         self._slots[sample] = known if self._folder is None else known._replace(raw=b"")
-        self._used += known.cost
+        self._used += cost
         while self._used > self.capacity:
             self._forget(next(iter(self._slots)))
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from elsa.config.schema import Wire
+from elsa.core import compiled
 from elsa.core.codec import Frame, frame_of
 from elsa.engine import directions
-from elsa.engine.codecs import HOPS, PRESETS, Place, hop_codecs, parse
+from elsa.engine.codecs import HOPS, PRESETS, Place, hop_codecs, parse, prepare_codecs
 from elsa.engine.directions import Directions
 from elsa.engine.run import run
 from elsa.errors import ConfigError
@@ -135,6 +136,26 @@ def test_exact_wire_compiles_nothing() -> None:
         "assert not {'llvmlite', 'sklearn'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("wire", "ready", "said"),
+    [
+        (Wire(preset="exact"), False, []),
+        (Wire(preset="paper", g1="feedback+quantize:4"), False, []),
+        (Wire(preset="exact", g2="fill:0.3"), True, []),
+        (Wire(preset="exact", h2="temporal:0.3:8"), False, ["compiling the codecs"]),
+    ],
+)
+def test_people_are_told_before_codecs_are_compiled(
+    wire: Wire, ready: bool, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(compiled, "ready", lambda: ready)
+    monkeypatch.setattr(compiled, "make", lambda: lines.append("made"))
+    prepare_codecs(wire, lines.append)
+    light = wire.g2.startswith("fill") or wire.h2.startswith("temporal")
+    assert [line.partition(" for")[0] for line in lines] == [*said, *["made"] * light]
 
 
 def test_frames_differ_by_session_step_and_hop() -> None:
