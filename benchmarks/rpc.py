@@ -316,6 +316,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--parts", nargs="*", default=None, help="of those below; all if left out")
     options = parser.parse_args()
     prepare(1)
     parts: dict[str, Callable[[], list[dict[str, Any]]]] = {
@@ -325,6 +326,8 @@ def main() -> None:
     }
     results: dict[str, Any] = {"machine": machine(), "load_average": []}
     for name, measure in parts.items():
+        if options.parts and name not in options.parts:
+            continue
         results[name] = measure()
         results["load_average"].append(psutil.getloadavg()[0])
         print_table(results[name])

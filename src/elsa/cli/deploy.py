@@ -1,21 +1,23 @@
-"""`elsa certs`, `elsa cloud`, `elsa edge` and `elsa device`: one role a process."""
+"""`elsa certs`, `elsa cloud`, `elsa edge` and `elsa device`: one role a process; `elsa health`."""
 
-import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from elsa.cli.logs import Style, set_up, tell
 from elsa.cli.progress import Progress
-from elsa.cli.stopping import say, stoppable
+from elsa.cli.stopping import stoppable
 from elsa.config.load import load_config
 from elsa.config.names import numbered
 from elsa.errors import ConfigError
 
 if TYPE_CHECKING:
     from elsa.config.schema import Config
+    from elsa.engine.deploy.supervision import Supervision
     from elsa.wire.rpc.security import Security
 
 commands = typer.Typer()
@@ -34,6 +36,14 @@ Plain = Annotated[
     bool,
     typer.Option("--insecure-loopback", help="No TLS; for addresses of this machine only."),
 ]
+Health = Annotated[
+    str,
+    typer.Option(metavar="[HOST:]PORT", help="Answer the gRPC health service here, without TLS."),
+]
+Metrics = Annotated[
+    str, typer.Option(metavar="[HOST:]PORT", help="Let Prometheus scrape here, over HTTP.")
+]
+Log = Annotated[Style, typer.Option(help="How to log: for people, or a JSON object a line.")]
 
 
 @commands.command()
@@ -83,14 +93,28 @@ def edge(
     name: Annotated[str, typer.Option(help="Which edge this is.")] = "edge-0",
     certs: Certs = None,
     plain: Plain = False,
+    health: Health = "",
+    metrics: Metrics = "",
+    log: Log = "human",
     set_: Set = None,
 ) -> None:
     """Be an edge server: hold the middle blocks for its devices, and obey the cloud."""
+    say = set_up(log, name)
     settings, security = _begin(config, set_, name, certs, plain)
-    from elsa.engine.deploy.edge import run_edge
+    with (
+        stoppable("the cloud keeps finished rounds", say) as stopped,
+        _watched(health, metrics, say) as watched,
+    ):
+        from elsa.engine.deploy.edge import run_edge
 
-    with stoppable() as stopped:
-        run_edge(settings, listen, security, say=say, stop=lambda: bool(stopped))
+        run_edge(
+            settings,
+            listen,
+            security,
+            watched=watched,
+            say=say,
+            stop=lambda: bool(stopped),
+        )
 
 
 @commands.command()
@@ -101,13 +125,15 @@ def device(
     config: ConfigPath = None,
     certs: Certs = None,
     plain: Plain = False,
+    log: Log = "human",
     set_: Set = None,
 ) -> None:
     """Be a device: train on the rows of a file, which do not leave it."""
+    say = set_up(log, name)
     settings, security = _begin(config, set_, name, certs, plain)
-    from elsa.engine.deploy.device import run_device
+    with stoppable("the rows stay where they are", say) as stopped:
+        from elsa.engine.deploy.device import run_device
 
-    with stoppable() as stopped:
         run_device(settings, edge, data, security, say=say, stop=lambda: bool(stopped))
 
 
@@ -124,33 +150,73 @@ def cloud(
         Path | None,
         typer.Option(help="Folder of the run; one that was stopped goes on. runs/NAME if left out"),
     ] = None,
+    health: Health = "",
+    metrics: Metrics = "",
+    log: Log = "human",
     set_: Set = None,
 ) -> None:
     """Be the cloud: drive the rounds of the edges, average what they send, keep the result."""
+    say = set_up(log, "cloud")
     settings, security = _begin(config, set_, "cloud", certs, plain)
     addresses = dict(_pairs(edge, "--edge", numbered("edge", settings.federation.edges)))
     from elsa.cli.outcome import show
-    from elsa.engine.deploy.cloud import run_cloud
 
-    with Progress() as progress, stoppable() as stopped:
+    with (
+        Progress() as progress,
+        _watched(health, metrics, say) as watched,
+        stoppable(say=say) as stopped,
+    ):
+        from elsa.engine.deploy.cloud import run_cloud
+
         result = run_cloud(
             settings,
             addresses,
             security,
             out=out,
-            listen=progress.event,
-            say=progress.say,
+            watched=watched,
+            listen=tell if log == "json" else progress.event,
+            say=say if log == "json" else progress.say,
             stop=lambda: bool(stopped),
         )
     show(result.directory, result.summary)
 
 
+@commands.command()
+def health(
+    address: Annotated[str, typer.Argument(metavar="[HOST:]PORT", help="As given to --health.")],
+    alive: Annotated[
+        bool, typer.Option("--alive", help="Ask whether it lives, not whether it is ready.")
+    ] = False,
+) -> None:
+    """Ask an edge or the cloud whether it is ready; status 0 if it is, 1 if not or no answer."""
+    from elsa.wire.rpc.health import READY, ask_health
+
+    state = ask_health(address, "" if alive else READY)
+    sys.stdout.write(f"{state}\n")
+    raise typer.Exit(state != "serving")
+
+
+@contextmanager
+def _watched(health: str, metrics: str, say: Callable[[str], None]) -> "Iterator[Supervision]":
+    """Answer health questions within, where asked for."""
+    from elsa.engine.deploy.supervision import Supervision
+
+    if not health:
+        yield Supervision(metrics)
+        return
+    from elsa.wire.rpc.health import HealthServer
+
+    server = HealthServer(health)
+    say(f"health at {server.address}")
+    try:
+        yield Supervision(metrics, server.set_ready)
+    finally:
+        server.close()
+
+
 def _begin(
     config: Path | None, set_: list[str] | None, name: str, certs: Path | None, plain: bool
 ) -> "tuple[Config, Security]":
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
-    )
     settings = load_config(config, set_ or [])
     from elsa.wire.rpc.security import Loopback, Tls
 

@@ -2,7 +2,7 @@
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -13,14 +13,21 @@ def say(line: str) -> None:
 
 
 @contextmanager
-def stoppable() -> Iterator[list[int]]:
-    """Collect interrupts instead of dying of them; a second Ctrl-C dies at once."""
+def stoppable(
+    kept: str = "the last checkpoint is kept", say: Callable[[str], None] = say
+) -> Iterator[list[int]]:
+    """Collect interrupts instead of dying of them; a second Ctrl-C dies at once.
+
+    Args:
+        kept: what is not lost by stopping.
+        say: told of it.
+    """
     stopped: list[int] = []
 
     def stop(number: int, _: FrameType | None) -> None:
         stopped.append(number)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        say("stopping; the last checkpoint is kept (Ctrl-C again to stop at once)")
+        say(f"stopping; {kept} (Ctrl-C again to stop at once)")
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -274,7 +274,7 @@ def _devices(
     for task, members in zip(sources.tasks, devices_of(config, names), strict=True):
         part = data_of(config)[task.name].holdout_fraction
         examples = encode(task.text.train, sources.tokenizer, config)
-        for name, rows in zip(members, _shares(config, task, len(members)), strict=True):
+        for name, rows in zip(members, shares_of(config, task, len(members)), strict=True):
             number, codecs = len(devices), codecs_of(name)
             secret = _simulated_secret(config, name)
             own = halves(examples.take(rows), part, config.run.seed, number)
@@ -289,7 +289,7 @@ def _devices(
     return devices
 
 
-def _shares(config: Config, task: TaskParts, devices: int) -> list[Rows]:
+def shares_of(config: Config, task: TaskParts, devices: int) -> list[Rows]:
     """Row numbers of each device: the ordinary ones, then those of little, then of rare data."""
     layout, table, seed = config.partition, task.text.train, task.seed(config.run.seed)
     apart = set_apart(

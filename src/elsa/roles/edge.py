@@ -260,6 +260,12 @@ class Edge:
         if isinstance(self._round.order, RoundOrder) and peer not in self._round.held:
             self._trunks.lose(peer)
 
+    @property
+    def pending(self) -> int:
+        """Forward passes whose backward passes are due; each holds its activations."""
+        sessions = list(self._round.sessions.values()) if self._round else []
+        return sum(session.waiting for session in sessions)
+
     def memory(self) -> dict[str, Tensor]:
         """What its codecs remember of each device's samples, under "<device>/<hop>/<part>"."""
         return {

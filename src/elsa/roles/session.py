@@ -76,6 +76,11 @@ class Session:
         """Whether nothing learns below the second cut; then no gradient is due."""
         return self.frozen and not self.trunk.adapter_names
 
+    @property
+    def waiting(self) -> bool:
+        """Whether a forward pass waits for its backward pass."""
+        return self._pending is not None and not self.still
+
     def check_turn(self, request: Activations) -> None:
         """Raise ProtocolError if these activations are not what is due."""
         due = request.training == self.training and request.step == self.step

@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -15,6 +16,7 @@ from elsa.core.score import Tally
 from elsa.data.table import Table
 from elsa.engine.build import Sources, assignment_of, cloud_of
 from elsa.engine.deploy.rounds import CLOUD
+from elsa.engine.deploy.supervision import Supervision
 from elsa.engine.deploy.terms import check_deployable, frame_limit
 from elsa.engine.machine import prepare
 from elsa.engine.parts import Text, digests, load_model, model_directory
@@ -23,11 +25,12 @@ from elsa.engine.run import RUNS, Result
 from elsa.engine.runner import Listener, Runner
 from elsa.engine.simulate import Watch
 from elsa.engine.tasks import TaskParts
-from elsa.errors import ConfigError, ElsaError, LinkError, RunError
+from elsa.errors import ConfigError, ElsaError, Interrupted, LinkError, RunError
 from elsa.model.segments import initial_adapters
 from elsa.model.tokenizer import load_tokenizer
 from elsa.record.checkpoint import load_checkpoint
 from elsa.record.directory import RunDirectory
+from elsa.record.events import Event
 from elsa.record.manifest import read_manifest
 from elsa.roles.cloud import Cloud, tallies
 from elsa.roles.exchange import expect
@@ -42,6 +45,7 @@ _ROUND_MARGIN = 1.5
 """How much longer than a device may take, an edge may take for its whole answer."""
 _PAUSE = 0.5
 """Seconds before an edge that went away is asked again."""
+_UNWATCHED = Supervision()
 _log = logging.getLogger(__name__)
 
 
@@ -175,6 +179,7 @@ def run_cloud(
     security: Security,
     *,
     out: Path | None = None,
+    watched: Supervision = _UNWATCHED,
     listen: Listener = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
@@ -186,6 +191,7 @@ def run_cloud(
         edges: HOST:PORT of each edge, by name.
         security: who the cloud is.
         out: folder of the run; one that was stopped is gone on with. None takes runs/NAME, new.
+        watched: by whom it is watched over.
         listen: told every event as it happens.
         say: told what takes time before the first event.
         stop: asked twice a second.
@@ -239,19 +245,41 @@ def run_cloud(
         played.append(Deployed(side, links, watch))
         return played[-1]
 
-    try:
-        with _open(config, out, digests(directory)) as opened:
-            runner = Runner(side, sources, opened, listen, stop, play)
-            if any(opened.checkpoints.iterdir()):
-                runner.restore(load_checkpoint(opened.path))
-            else:
-                opened.rewind()
-            summary = runner.run(started)
-            played[0].end()
-            return Result(opened.path, summary)
-    finally:
+    with ExitStack() as running:
         for link in links.values():
-            link.close()
+            running.callback(link.close)
+        if watched.metrics:
+            from elsa.engine.deploy.metrics import CloudMetrics, scraped
+
+            seen = CloudMetrics(side.meter)
+            say(f"metrics at {running.enter_context(scraped(seen.registry, watched.metrics))}")
+            listen = _both(seen.event, listen)
+        opened = running.enter_context(_open(config, out, digests(directory)))
+        runner = Runner(side, sources, opened, listen, stop, play)
+        if any(opened.checkpoints.iterdir()):
+            runner.restore(load_checkpoint(opened.path))
+        else:
+            opened.rewind()
+        watched.ready(True)
+        running.callback(watched.ready, False)
+        try:
+            summary = runner.run(started)
+        except Interrupted as error:
+            raise Interrupted(
+                f"stopped in round {side.cloud.round + 1}; the {side.cloud.round} before it are "
+                f"kept, with the adapters, in {opened.path}. Go on with the same command and "
+                f"--out {opened.path}"
+            ) from error
+        played[0].end()
+        return Result(opened.path, summary)
+
+
+def _both(one: Listener, other: Listener) -> Listener:
+    def listen(event: Event) -> None:
+        one(event)
+        other(event)
+
+    return listen
 
 
 def _open(config: Config, out: Path | None, model: Mapping[str, str]) -> RunDirectory:

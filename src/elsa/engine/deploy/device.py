@@ -89,6 +89,10 @@ def run_device(
             except LinkError as error:
                 say(f"{name}: {error}; trying again")
                 sleep(_PAUSE)
+        say(
+            f"{name} stopped; its rows lie in {data} as before. Lost: its part of a round under "
+            "way, and its optimizer's moments. Started again, it takes part from the next round"
+        )
     finally:
         link.close()
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 
 from torch import Tensor
@@ -11,6 +12,7 @@ from elsa.core.split import Split
 from elsa.engine.build import assignment_of, edge_of
 from elsa.engine.codecs import hop_codecs, prepare_codecs
 from elsa.engine.deploy.rounds import CLOUD, EdgeRounds
+from elsa.engine.deploy.supervision import Supervision
 from elsa.engine.deploy.terms import check_deployable, check_terms, frame_limit, terms_of
 from elsa.engine.directions import Directions, public_directions
 from elsa.engine.machine import prepare
@@ -21,9 +23,11 @@ from elsa.model.tokenizer import load_tokenizer
 from elsa.wire.messages import Register, Welcome
 from elsa.wire.rpc.security import Security
 from elsa.wire.rpc.server import RpcServer, Watch
+from elsa.wire.transport import Handler
 
 _LAST_WORDS = 2.0
 """Seconds for answers on their way when the server ends."""
+_UNWATCHED = Supervision()
 _log = logging.getLogger(__name__)
 
 
@@ -32,6 +36,7 @@ def run_edge(
     listen: str,
     security: Security,
     *,
+    watched: Supervision = _UNWATCHED,
     say: Say = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
@@ -41,6 +46,7 @@ def run_edge(
         config: of the run, alike at all parties.
         listen: HOST:PORT.
         security: who this edge is.
+        watched: by whom it is watched over.
         say: told what takes time, and where it listens.
         stop: asked twice a second.
 
@@ -73,22 +79,40 @@ def run_edge(
     adapters = initial_adapters(model.checkpoint, model.task, model.lora, config.run.seed)
     limit = frame_limit(config, hidden, sum(it.nbytes for it in adapters.values()))
     rounds = EdgeRounds(edge_of(config, model, name, codecs_of), roster, welcome, config.deploy)
-    server = RpcServer(
-        rounds.handle,
-        listen,
-        security,
-        callers=[*roster, CLOUD],
-        limit=limit,
-        watch=Watch(rounds.began, rounds.back, rounds.left, rounds.lose),
+    handle: Handler = rounds.handle
+    watch = Watch(rounds.began, rounds.back, rounds.left, rounds.lose)
+    with ExitStack() as running:
+        if watched.metrics:
+            from elsa.engine.deploy.metrics import EdgeMetrics, scraped
+
+            seen = EdgeMetrics(rounds)
+            handle, watch = seen.observe(handle, watch)
+            say(f"metrics at {running.enter_context(scraped(seen.registry, watched.metrics))}")
+        server = RpcServer(
+            handle, listen, security, callers=[*roster, CLOUD], limit=limit, watch=watch
+        )
+        server.start()
+        say(f"{name} listens at {server.address} for {', '.join(roster)} and the cloud")
+        watched.ready(True)
+        over = False
+        try:
+            while not over and not stop():
+                over = rounds.wait_for_end(0.5)
+        finally:
+            watched.ready(False)
+            left = rounds.under_way
+            rounds.close()
+            server.stop(_LAST_WORDS)
+    say(f"{name}: the run is over" if over else _lost(name, left))
+
+
+def _lost(name: str, left: str) -> str:
+    """What a stopped edge leaves behind, for people."""
+    lost = f"what {left} had done so far, and the " if left else "the "
+    return (
+        f"{name} stopped; the cloud keeps every finished round. Lost here: {lost}moments of its "
+        "devices' optimizers. Started again, it takes the round's order anew"
     )
-    server.start()
-    say(f"{name} listens at {server.address} for {', '.join(roster)} and the cloud")
-    try:
-        while not stop() and not rounds.wait_for_end(0.5):
-            pass
-    finally:
-        rounds.close()
-        server.stop(_LAST_WORDS)
 
 
 def _axes(config: Config, model: ModelParts) -> dict[str, Tensor]:

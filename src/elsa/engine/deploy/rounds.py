@@ -11,10 +11,10 @@ report; so every order ends in a bounded time.
 import logging
 import threading
 from collections.abc import Callable, Collection
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from functools import partial
 from time import monotonic
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from elsa.config.schema import Deploy
 from elsa.errors import LinkError, ProtocolError
@@ -80,6 +80,7 @@ class EdgeRounds:
         self._known: set[str] = set()  # those that were greeted
         self._ending = False
         self._heard_end: set[str] = set()
+        self._queued: set[Future[Any]] = set()
 
     def handle(self, peer: str, request: Message) -> Message:
         """Answer a device or the cloud.
@@ -149,6 +150,28 @@ class EdgeRounds:
         """Whether the cloud has said that the run is over, and the devices have been told."""
         with self._news:
             return self._news.wait_for(self._all_told, seconds)
+
+    @property
+    def connected(self) -> int:
+        """Devices that were greeted and have a stream."""
+        with self._news:
+            return len(self._known - self._away.keys())
+
+    @property
+    def queued(self) -> int:
+        """Pieces of work that wait for the compute lane, or are on it."""
+        return len(self._queued)
+
+    @property
+    def pending(self) -> int:
+        """Forward passes whose backward passes are due."""
+        return self._edge.pending
+
+    @property
+    def under_way(self) -> str:
+        """What is being carried out, for people; empty if nothing is."""
+        task = self._task
+        return f"{task.what} {task.round}.{task.edge_round}" if task else ""
 
     def close(self) -> None:
         """End: orders being carried out are given up."""
@@ -265,10 +288,13 @@ class EdgeRounds:
             coming = self._lane.submit(work)
         except RuntimeError as error:
             raise LinkError(_STOPPING) from error
+        self._queued.add(coming)
         try:
             return coming.result()
         except CancelledError as error:
             raise LinkError(_STOPPING) from error
+        finally:
+            self._queued.discard(coming)
 
     def _for_order(self, number: int, work: Callable[[], Answer]) -> Answer:
         """Do a part of an order on the lane, if it is still the one to carry out."""

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from elsa.errors import ConfigError
+
 SERVICE, METHOD = "elsa.v1.Elsa", "Exchange"
 NUMBER, TOKEN, PEER = "elsa-number", "elsa-token", "elsa-peer"
 """Metadata of a stream; proto/elsa/v1/elsa.proto says what they hold."""
@@ -58,6 +60,18 @@ def server_options(limit: int) -> Options:
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.so_reuseport", 0),
     ]
+
+
+def local_address(text: str) -> tuple[str, int]:
+    """Host and port of a server for this machine's own supervisor: PORT of 127.0.0.1, or HOST:PORT.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    host, _, port = text.rpartition(":")
+    if not port.isdecimal() or int(port) > 65535 or text.startswith(":"):
+        raise ConfigError(f"'{text}' is no address; allowed: PORT, or HOST:PORT as in 0.0.0.0:7002")
+    return host or "127.0.0.1", int(port)
 
 
 def _sizes(limit: int) -> Options:

@@ -37,12 +37,16 @@ class Watch:
         back: a caller goes on with its session over a new stream.
         left: a caller's stream ended; it may come back.
         refused: a request was refused; the caller, and why.
+        turned_away: a caller was not let in; the reason in a word or two.
+        passed: a request was answered; the caller, and the bytes of either.
     """
 
     began: Callable[[str], None] = field(default=lambda _: None)
     back: Callable[[str], None] = field(default=lambda _: None)
     left: Callable[[str], None] = field(default=lambda _: None)
     refused: Callable[[str, str], None] = field(default=lambda *_: None)
+    turned_away: Callable[[str], None] = field(default=lambda _: None)
+    passed: Callable[[str, int, int], None] = field(default=lambda *_: None)
 
 
 class RpcServer:
@@ -130,7 +134,7 @@ class RpcServer:
         broken: list[str] = []
 
         def refused(peer: str, reason: str) -> None:
-            _log.warning("%s refused: %s", peer, reason)
+            _log.warning("%s refused: %s", peer, reason, extra={"peer": peer, "reason": reason})
             if reason.startswith(FrameError.__name__):
                 broken.append(reason)
             self._watch.refused(peer, reason)
@@ -143,7 +147,9 @@ class RpcServer:
             return serve(self._handler, session.peer, data, refused)
 
         for number, data in enumerate(requests, number):  # noqa: B020
-            yield session.answer(number, data, compute)
+            answer = session.answer(number, data, compute)
+            self._watch.passed(session.peer, len(data), len(answer))
+            yield answer
             if broken:  # no caller of this protocol sends such bytes: it starts again, if at all
                 self._forget(session)
                 return
@@ -155,7 +161,7 @@ class RpcServer:
             peer = self._peer(context, sent)
             token, number = str(sent.get(TOKEN, _NO_TOKEN)), int(sent.get(NUMBER, ""))
         except (ProtocolError, FrameError, ValueError) as error:
-            _log.warning("%s refused at the door: %s", context.peer(), error)
+            self._turn_away(context.peer(), "not let in", error)
             context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
         with self._lock:
             session = self._sessions.get(peer)
@@ -168,7 +174,7 @@ class RpcServer:
                     raise LookupError("this token is not that of the session, or no longer")
                 session.check(number)
             except (LookupError, ProtocolError) as error:
-                _log.warning("%s at %s refused: %s", peer, context.peer(), error)
+                self._turn_away(f"{peer} at {context.peer()}", "session unknown", error)
                 context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
             assert session is not None
             self._sessions[peer] = session
@@ -177,10 +183,10 @@ class RpcServer:
         if before is not None:
             before.cancel()
         if token == _NO_TOKEN:
-            _log.info("%s began a session from %s", peer, context.peer())
+            _log.info("%s began a session from %s", peer, context.peer(), extra={"peer": peer})
             self._watch.began(peer)
         else:
-            _log.info("%s is back from %s", peer, context.peer())
+            _log.info("%s is back from %s", peer, context.peer(), extra={"peer": peer})
             self._watch.back(peer)
         return session, number
 
@@ -197,12 +203,17 @@ class RpcServer:
             raise ProtocolError(f"'{peer}' is none of those that may call here")
         return peer
 
+    def _turn_away(self, who: str, kind: str, why: Exception) -> None:
+        said = {"peer": who, "reason": str(why)}
+        _log.warning("%s refused at the door: %s", who, why, extra=said)
+        self._watch.turned_away(kind)
+
     def _leave(self, session: Session, context: grpc.ServicerContext) -> None:
         with self._lock:
             if self._streams.get(session.peer) is not context:
                 return
             del self._streams[session.peer]
-        _log.info("the stream of %s ended", session.peer)
+        _log.info("the stream of %s ended", session.peer, extra={"peer": session.peer})
         self._watch.left(session.peer)
 
     def _forget(self, session: Session) -> None:
