@@ -1,5 +1,6 @@
 # make run   sets everything up and runs the main job: the quick start
 # make test  sets everything up and passes every check and test
+# make deploy-demo  nine processes on this machine do the quick start's first rounds under TLS
 # On a machine whose registry offers PyTorch only with CUDA, and which has no GPU, name an index of
 # CPU builds: make run TORCH_INDEX=...
 
@@ -11,12 +12,15 @@ TORCH_INDEX ?=
 GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | head -n 1)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test setup lint unit proto lock bench clean
+.PHONY: run test deploy-demo setup lint unit proto lock bench clean
 
 run: setup
 	$(BIN)/elsa run
 
 test: lint unit
+
+deploy-demo: setup
+	$(BIN)/python examples/deploy_demo.py --out runs/deploy-demo-$$(date +%Y%m%d-%H%M%S)
 
 setup: $(READY)
 

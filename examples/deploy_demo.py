@@ -106,6 +106,8 @@ class Parties:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # nothing may stop this half way
         left = [it for it in self._running.values() if it.poll() is None]
         for process in left:
             process.terminate()
@@ -117,6 +119,8 @@ class Parties:
             process.wait()
         self._show()
         self._files.close()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler)
 
     def _show(self) -> None:
         for name in self._running:
@@ -157,10 +161,8 @@ def deploy(config: Config, folder: Path) -> Path:
         PartyError: one of them failed.
     """
     devices_of = assignment_of(config)
-    addresses = {
-        edge: f"127.0.0.1:{port}"
-        for edge, port in zip(devices_of, free_ports(len(devices_of)), strict=True)
-    }
+    ports = free_ports(len(devices_of))
+    addresses = {it: f"127.0.0.1:{port}" for it, port in zip(devices_of, ports, strict=True)}
     tls = ["--certs", "certs"]
     with Parties(folder) as parties:
         for edge, address in addresses.items():

@@ -14,6 +14,7 @@ from elsa.cli.stopping import stoppable
 from elsa.config.load import load_config
 from elsa.config.names import numbered
 from elsa.errors import ConfigError
+from elsa.model.lean import import_lean
 
 if TYPE_CHECKING:
     from elsa.config.schema import Config
@@ -105,6 +106,7 @@ def edge(
         stoppable("the cloud keeps finished rounds", say) as stopped,
         _watched(health, metrics, say) as watched,
     ):
+        import_lean()
         from elsa.engine.deploy.edge import run_edge
 
         run_edge(
@@ -132,6 +134,7 @@ def device(
     say = set_up(log, name)
     settings, security = _begin(config, set_, name, certs, plain)
     with stoppable("the rows stay where they are", say) as stopped:
+        import_lean()
         from elsa.engine.deploy.device import run_device
 
         run_device(settings, edge, data, security, say=say, stop=lambda: bool(stopped))

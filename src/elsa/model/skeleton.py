@@ -18,6 +18,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForTokenClassification,
 )
+from transformers.initialization import no_init_weights
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from elsa.errors import ModelError
@@ -97,7 +98,8 @@ def build_skeleton(checkpoint: Checkpoint, task: Task) -> Any:
     else:
         config.num_labels = task.labels
         kind = AutoModelForTokenClassification if family.token_classes else AutoModel
-    with init_empty_weights(include_buffers=False):
+    # Weights are read later: drawing them first, though on the meta device, takes time and sympy.
+    with init_empty_weights(include_buffers=False), no_init_weights():
         model = kind.from_config(
             config, dtype=torch.float32, attn_implementation=attention_of(config, checkpoint.dtype)
         )
