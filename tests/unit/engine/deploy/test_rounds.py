@@ -245,3 +245,44 @@ def test_unwelcome_device_stays_out(world: Callable[..., World]) -> None:
     with pytest.raises(ProtocolError, match="must send Register first"):
         here.rounds.handle("d0", UPDATE)
     assert not here.edge.calls
+
+
+def test_requests_of_others_come_in_while_the_lane_computes_and_each_device_has_one(
+    world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = world(LONG, "d0", "d1")
+    entered, go_on = threading.Event(), threading.Event()
+
+    def handle(peer: str, request: Message) -> Message:
+        if peer == "d0":
+            entered.set()
+            assert go_on.wait(20)
+        return Accepted()
+
+    monkeypatch.setattr(here.edge, "handle", handle)
+    threads = [
+        threading.Thread(target=here.rounds.handle, args=(peer, UPDATE)) for peer in ("d0", "d1")
+    ]
+    threads[0].start()
+    assert entered.wait(20)
+    threads[1].start()  # read, decoded and queued while the lane is at the other's
+    for _ in range(2000):
+        if here.rounds.queued == 2:
+            break
+        sleep(0.01)
+    assert here.rounds.queued == 2
+    go_on.set()
+    for thread in threads:
+        thread.join(20)
+    assert here.rounds.queued == 0
+
+
+def test_connected_are_those_greeted_and_not_away(world: Callable[..., World]) -> None:
+    here = world(LONG, "d0", "d1")
+    assert here.rounds.connected == 2
+    here.rounds.left("d0")
+    assert here.rounds.connected == 1
+    here.rounds.back("d0")
+    assert here.rounds.connected == 2
+    here.rounds.began("d0")  # a new session must register again
+    assert here.rounds.connected == 1
