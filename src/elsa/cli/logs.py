@@ -45,6 +45,7 @@ def set_up(style: Style, party: str) -> Callable[[str], None]:
         handler.setFormatter(JsonLines(party))
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.captureWarnings(style == "json")
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     return _log.info if style == "json" else say
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import warnings
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ def quiet() -> Any:
     before, level = root.handlers[:], root.level
     yield
     root.handlers[:], root.level = before, level
+    logging.captureWarnings(False)
 
 
 def lines(capsys: Any) -> list[dict[str, Any]]:
@@ -31,7 +33,11 @@ def test_json_lines_hold_who_and_why_and_survive_any_text(capsys: Any) -> None:
         raise ValueError("deep")
     except ValueError:
         log.exception("failed")
-    said, refused, failed = lines(capsys)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("a library warns", stacklevel=1)
+    said, refused, failed, warned = lines(capsys)
+    assert "a library warns" in warned["message"]
     assert said["message"] == "edge-0 listens\nat two lines"
     assert {it["party"] for it in (said, refused, failed)} == {"edge-0"}
     assert (refused["peer"], refused["reason"], refused["level"]) == ("d", 'why "ü"', "warning")

@@ -266,9 +266,8 @@ def run_cloud(
             summary = runner.run(started)
         except Interrupted as error:
             raise Interrupted(
-                f"stopped in round {side.cloud.round + 1}; the {side.cloud.round} before it are "
-                f"kept, with the adapters, in {opened.path}. Go on with the same command and "
-                f"--out {opened.path}"
+                f"stopped in round {side.cloud.round + 1}; every round before it is kept, with its "
+                f"adapters, in {opened.path}. Go on with the same command and --out {opened.path}"
             ) from error
         played[0].end()
         return Result(opened.path, summary)
