@@ -1,4 +1,4 @@
-"""A party that is asked to stop says what is kept, and tells its supervisor that it is not ready."""
+"""A party that is asked to stop says what is kept, and its supervisor that it is not ready."""
 
 from collections.abc import Callable
 from typing import Any
