@@ -194,14 +194,20 @@ def furthest(one: Path, other: Path) -> float:
 
 
 def use_in_plain_peft(run: Path) -> str:
-    """What the example in the adapter's own README prints, in a process without elsa."""
+    """What the example in the adapter's own README prints, in a process without elsa.
+
+    Raises:
+        PartyError: it fails.
+    """
     adapter = run / "adapter"
     found = re.search(r"```python\n(.*?)```", (adapter / "README.md").read_text("utf-8"), re.DOTALL)
     assert found
     code = f"import sys; sys.modules['elsa'] = None\n{found[1]}"
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=adapter, stdout=subprocess.PIPE, text=True, check=True
+        [sys.executable, "-c", code], cwd=adapter, capture_output=True, text=True, check=False
     )
+    if done.returncode:
+        raise PartyError(f"plain peft cannot use {adapter}: {done.stderr}")
     return done.stdout.strip()
 
 

@@ -71,7 +71,7 @@ class EdgeMetrics:
         ):
             Gauge(f"elsa_{name}", what, registry=registry).set_function(read)
         self._rounds = Counter("elsa_rounds", "Global rounds carried out.", registry=registry)
-        self._steps = Counter("elsa_steps", "Local steps taken.", registry=registry)
+        self._steps = Counter("elsa_steps", "Local steps begun.", registry=registry)
         self._bytes = Counter(*_BYTES, ["hop"], registry=registry)
         self._refused = Counter(
             "elsa_refused", "Requests and callers refused.", ["reason"], registry=registry
@@ -109,13 +109,13 @@ class EdgeMetrics:
 
     def _count(self, peer: str, request: Message, answer: Message, now: float) -> None:
         match request, answer:
-            case Activations(training=True), _:
+            case Activations(training=True), Activations():
+                self._steps.inc()
                 with self._lock:
                     self._began[peer] = now
             case Gradients(), _:
                 with self._lock:
                     began = self._began.pop(peer, now)
-                self._steps.inc()
                 self._seconds.observe(monotonic() - began)
             case _, EdgeUpdate():
                 self._rounds.inc()
