@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from elsa.config.schema import Config
+from elsa.core.cost import FLOAT32
 from elsa.core.secret import SecretSeed
 from elsa.core.split import Split
 from elsa.data.batches import Examples
@@ -22,7 +23,7 @@ from elsa.engine.directions import Directions
 from elsa.engine.machine import give_back, prepare
 from elsa.engine.parts import ModelParts, Say, columns_of, encode, load_model, model_directory
 from elsa.errors import ConfigError, LinkError, ProtocolError
-from elsa.model.segments import initial_adapters
+from elsa.model.segments import adapter_shapes
 from elsa.model.tokenizer import load_tokenizer
 from elsa.roles.device import Device
 from elsa.roles.exchange import Exchange, expect
@@ -62,7 +63,7 @@ def run_device(
         ElsaError: what stands in the way for good, said for a person.
     """
     check_deployable(config)
-    prepare(config.run.threads)
+    prepare(config.run.threads, sparing=True)
     name = security.name
     if name not in device_names(config):
         raise ConfigError(
@@ -155,10 +156,11 @@ class _Home:
         give_back()
         self.terms = terms_of(config, self._model, config.data.labels)
         checkpoint = self._model.checkpoint
-        adapters = initial_adapters(checkpoint, self._model.task, self._model.lora, config.run.seed)
-        size = sum(it.nbytes for it in adapters.values())
+        shapes = adapter_shapes(checkpoint, self._model.task, self._model.lora)
+        size = sum(FLOAT32 * shape.numel() for shape in shapes.values())
         self.limit = frame_limit(config, checkpoint.hidden_size, size)
         self._model.segments(Split.of(checkpoint.blocks, config.split.bottom, config.split.top))
+        give_back()
         self._secret = SecretSeed(secrets.token_bytes(32))
         self._axes: Mapping[str, Tensor] = {}
         self._device: Device | None = None
