@@ -210,6 +210,22 @@ def test_one_device_trains_as_the_unsplit_model(
     assert not unchanged
 
 
+def test_pairs_of_texts_train_as_in_the_unsplit_model(parts_of: PartsOf) -> None:
+    parts = parts_of(BERT)
+    single = parts.examples(10)
+    types = [(np.arange(len(row)) >= len(row) // 2).astype(np.int32) for row in single.input_ids]
+    pairs = replace(single, token_types=types)
+    losses = []
+    for examples in (pairs, single):
+        federation = parts.federation({"edge-0": [parts.device("d", examples, (1, 1))]})
+        (report,) = Simulation(federation).train_round()
+        adapters, loss = Central(parts, examples).train(parts.adapters)
+        assert report.loss == loss
+        assert differing(federation.cloud.adapters, adapters) == []
+        losses.append(loss)
+    assert losses[0] != losses[1]  # which text a token is of does matter
+
+
 def test_bytes_of_a_step_are_those_of_the_tokens(parts_of: PartsOf) -> None:
     """The link is real: four hops of [T, D] float32 a step went over it, and little else."""
     parts = parts_of(BERT)

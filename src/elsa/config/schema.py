@@ -146,6 +146,8 @@ class Train(Section):
     batch_size: Count = 16
     micro_batch: Annotated[int, Field(ge=0)] = 0
     """Rows whose activations a device holds at once; 0 holds those of the whole batch."""
+    recompute: bool = False
+    """Whether a device's blocks run again in the backward pass instead of keeping activations."""
     learning_rate: Positive = 4e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     optimizer_state: Literal["keep", "reset"] = "keep"

@@ -174,11 +174,15 @@ class Activations:
         base: with a bottom of one block, or of those without adapters, and a top without blocks.
         bottom: more, for each further block of the bottom.
         top: more, for each block of the top.
+        logits: more, for each token whose next one a language model learns to predict.
+        chunk: how many of those have their logits at once.
     """
 
     base: Growth
     bottom: Growth
     top: Growth
+    logits: float = 0.0
+    chunk: int = 0
 
 
 @dataclass(frozen=True)
@@ -210,6 +214,7 @@ def device_memory(
     batch: tuple[int, int],
     state_bytes: float,
     first: int = 0,
+    predicted: int = 0,
 ) -> Memory:
     """Bytes that a device holds while it trains; not those of its interpreter and libraries.
 
@@ -220,12 +225,14 @@ def device_memory(
         batch: B and S of its largest batch.
         state_bytes: bytes of one token's hidden state; four of them a token are on the wire.
         first: number of the first block with adapters.
+        predicted: tokens of a batch that a language model learns to predict.
     """
     own = [*split.bottom_blocks, *split.top_blocks]
     learning = tensors.head + sum(tensors.adapters[number] for number in own)
     grown = max(split.bottom - max(first, 1), 0)
     step = activations.base.of(*batch)
     step += grown * activations.bottom.of(*batch) + split.top * activations.top.of(*batch)
+    step += activations.logits * min(activations.chunk, predicted)
     return Memory(
         weights=tensors.embeddings + tensors.end + sum(tensors.blocks[number] for number in own),
         adapters=float(COPIES * FLOAT32 * learning),

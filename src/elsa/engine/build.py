@@ -347,6 +347,7 @@ def _settings(
         sent=adapters_sent(config.wire),
         micro_batch=config.train.micro_batch,
         keep_bytes=config.split.keep_mb * 10**6,
+        recompute=config.train.recompute,
     )
 
 

@@ -59,8 +59,8 @@ class ModelParts:
     def _shape(self) -> ModelShape:
         return shape_of(self.checkpoint, self.task, self.lora)
 
-    def _activations(self) -> Activations:
-        return activations_of(self.checkpoint, self.task, self.lora)
+    def _activations(self, recompute: bool) -> Activations:
+        return activations_of(self.checkpoint, self.task, self.lora, recompute=recompute)
 
     def _trunk(self, split: Split) -> Trunk:
         return build_trunk(self.checkpoint, split, self.task, self.lora)

@@ -86,7 +86,7 @@ class Planner:
         self._federation = federation
         self.config = config
         self.demands = {
-            name: self.prices[name].demand(device.epoch_lengths())
+            name: self.prices[name].demand(device.epoch_lengths(), device.epoch_predicted())
             for name, device in federation.devices.items()
         }
         self._paces = dict.fromkeys(names, 1.0)

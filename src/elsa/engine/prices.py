@@ -69,11 +69,13 @@ class Demand:
         batches: tokens of each sequence, batch by batch, of an epoch.
         passes: mean operations of a batch.
         largest: B and S of the largest batch that may come.
+        predicted: most tokens of a batch that a language model learns to predict.
     """
 
     batches: Sequence[tuple[int, ...]]
     passes: Passes
     largest: tuple[int, int]
+    predicted: int
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ class Prices:
         self._model = model
         self._itemsize = checkpoint.dtype.itemsize
         self._tensors = tensors_of(checkpoint, model.task, model.lora)
-        self._activations = model.activations()
+        self._activations = model.activations(config.train.recompute)
         self._codecs = hop_codecs(
             config.wire.model_copy(update={"folder": ""}),
             checkpoint.hidden_size,
@@ -133,12 +135,19 @@ class Prices:
             for top in range(blocks - bottom)
         ]
 
-    def demand(self, batches: Sequence[tuple[int, ...]]) -> Demand:
-        """What batches of sequences of these lengths ask for."""
+    def demand(self, batches: Sequence[tuple[int, ...]], predicted: Sequence[int] = ()) -> Demand:
+        """What batches of sequences of these lengths ask for.
+
+        Args:
+            batches: tokens of each sequence of each batch.
+            predicted: how many of a batch's tokens a language model learns to predict; left out,
+                all.
+        """
         rows = max(len(batch) for batch in batches)
         at_once = self._config.train.micro_batch or rows
         largest = min(rows, at_once), max(max(batch) for batch in batches)
-        return Demand(batches, passes_of(self.shape, batches), largest)
+        counted = max(predicted or [sum(batch) for batch in batches])
+        return Demand(batches, passes_of(self.shape, batches), largest, counted)
 
     def prices(self, demand: Demand, speed: Speed, pace: float = 1.0) -> list[Price]:
         """What each split costs a device of this speed, which takes `pace` times as long."""
@@ -162,6 +171,7 @@ class Prices:
             demand.largest,
             state_bytes,
             self.shape.first,
+            demand.predicted,
         )
         if not self._still(split):
             return held

@@ -8,12 +8,14 @@ Shapes: B sequences, S tokens, D hidden size, C labels, V vocabulary. Sequences 
 right; `mask` [B, S] (int64) is 1 on tokens, or None if there is no padding.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from elsa.errors import AdapterError, ModelError
 from elsa.model import adapters
@@ -121,6 +123,31 @@ class Segment(nn.Module):
         for tensor, (parameters, leaf) in zip(chosen, self._slots, strict=True):
             parameters[leaf] = tensor  # type: ignore[assignment]  # any tensor will do
         self._bound = True
+
+    @contextmanager
+    def recomputing(self, adapter: Mapping[str, Tensor]) -> Iterator[None]:
+        """Forward passes in here keep what each block is given, and nothing of what is in it.
+
+        A block runs again when its backward pass comes (Chen et al. 2016, arXiv 1604.06174), with
+        this `adapter`, whatever was bound in between. Gradients are the same to the bit.
+        """
+        layers = list(self._layers())
+        for layer in layers:
+            layer.forward = partial(self._again, layer.forward, adapter)
+        try:
+            yield
+        finally:
+            for layer in layers:
+                del layer.forward
+
+    def _again(
+        self, block: Callable[..., Any], adapter: Mapping[str, Tensor], *args: Any, **kwargs: Any
+    ) -> Any:
+        def run(*given: Any, **named: Any) -> Any:
+            self.bind(adapter)
+            return block(*given, **named)
+
+        return checkpoint(run, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
 
     def frozen(self) -> dict[str, Tensor]:
         """The frozen tensors it holds, by their names in the model's files.

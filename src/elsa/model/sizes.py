@@ -9,6 +9,7 @@ Shapes: B sequences, S tokens of the longest, D hidden size.
 
 import weakref
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,9 +20,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from elsa.core.cost import FLOAT32, Activations, Growth, ModelShape, Tensors
+from elsa.core.score import IGNORED
 from elsa.core.split import Split
 from elsa.model import adapters
 from elsa.model.checkpoint import Checkpoint
+from elsa.model.heads import CHUNK
 from elsa.model.segment import Segment
 from elsa.model.segments import Bottom, Top, Whole
 from elsa.model.tasks import Classification, LoraSpec, Task
@@ -74,26 +77,31 @@ def tensors_of(checkpoint: Checkpoint, task: Task, lora: LoraSpec) -> Tensors:
     return Tensors(ends["embeddings"], tuple(blocks), ends["end"], tuple(learning), head)
 
 
-def activations_of(checkpoint: Checkpoint, task: Task, lora: LoraSpec) -> Activations:
+def activations_of(
+    checkpoint: Checkpoint, task: Task, lora: LoraSpec, *, recompute: bool = False
+) -> Activations:
     """What a device's step holds at its peak, measured in small ones.
 
     A model of less than three blocks can be split in one way only, and has no further blocks.
     """
     learning = replace(lora, first=0)
-    base = _growth(checkpoint, task, learning, (1, 0))
+    growth = partial(_growth, checkpoint, task, recompute=recompute)
+    base = growth(learning, (1, 0))
     if checkpoint.blocks < 3:
         more = Growth(), Growth()
     else:
-        deeper, higher = (_growth(checkpoint, task, learning, cuts) for cuts in ((2, 0), (1, 1)))
+        deeper, higher = (growth(learning, cuts) for cuts in ((2, 0), (1, 1)))
         more = _less(deeper, base), _less(higher, base)
     if lora.first:
-        base = _growth(checkpoint, task, replace(lora, first=1), (1, 0))
-    return Activations(base, *more)
+        base = growth(replace(lora, first=1), (1, 0))
+    if isinstance(task, Classification):
+        return Activations(base, *more)
+    return Activations(base, *more, *_logits(checkpoint, task, learning))
 
 
 def device_step(
     checkpoint: Checkpoint, task: Task, lora: LoraSpec, cuts: tuple[int, int]
-) -> tuple[Callable[[int], None], list[Tensor]]:
+) -> tuple[Callable[..., None], list[Tensor]]:
     """A device's step on `ROWS` sequences of a given width, but for the wire and the optimizer.
 
     Args:
@@ -103,7 +111,7 @@ def device_step(
         cuts: p and q.
 
     Returns:
-        The step, and the tensors that stay from step to step.
+        The step of a width, as `_step` takes it, and the tensors that stay from step to step.
     """
     split = Split.of(checkpoint.blocks, *cuts)
     bottom = Bottom(checkpoint, task, lora, split.bottom_blocks, first=True, last=False, load=False)
@@ -180,14 +188,35 @@ def _skeleton(checkpoint: Checkpoint, task: Task, lora: LoraSpec) -> Whole:
     return Whole(checkpoint, task, lora, blocks, first=True, last=True, load=False)
 
 
-def _growth(checkpoint: Checkpoint, task: Task, lora: LoraSpec, cuts: tuple[int, int]) -> Growth:
+def _growth(
+    checkpoint: Checkpoint,
+    task: Task,
+    lora: LoraSpec,
+    cuts: tuple[int, int],
+    *,
+    recompute: bool,
+) -> Growth:
     step, held = device_step(checkpoint, task, lora, cuts)
+    step = partial(step, recompute=recompute)
     narrow, wide = (min(width, checkpoint.max_tokens) for width in WIDTHS)
     low, high = (
-        peak_bytes(partial(step, width), held) / (ROWS * width) for width in (narrow, wide)
+        peak_bytes(partial(step, width, predicted=1), held) / (ROWS * width)
+        for width in (narrow, wide)
     )
     square = max(high - low, 0.0) / max(wide - narrow, 1)
     return Growth(low - square * narrow, square)
+
+
+def _logits(checkpoint: Checkpoint, task: Task, lora: LoraSpec) -> tuple[float, int]:
+    """Bytes of a predicted token's logits with what is made of them, and how many are at once."""
+    step, held = device_step(checkpoint, task, lora, (1, 0))
+    width = min(WIDTHS[0], checkpoint.max_tokens)
+    chunk = max(CHUNK // checkpoint.vocabulary, 1)
+    few, all_ = (
+        peak_bytes(partial(step, width, predicted=count), held) for count in (1, width - 1)
+    )
+    more = min(chunk, ROWS * (width - 1)) - min(chunk, ROWS)
+    return (all_ - few) / max(more, 1), chunk
 
 
 def _less(whole: Growth, part: Growth) -> Growth:
@@ -202,16 +231,32 @@ def _fill(segment: Segment) -> None:
         module._parameters[leaf] = nn.Parameter(zeros, requires_grad=False)
 
 
-def _step(bottom: Bottom, top: Top, trained: dict[str, Tensor], width: int) -> None:
-    """A device's step, as `roles.device` takes it, but for the wire."""
+def _step(
+    bottom: Bottom,
+    top: Top,
+    trained: dict[str, Tensor],
+    width: int,
+    predicted: int | None = None,
+    *,
+    recompute: bool = False,
+) -> None:
+    """A device's step, as `roles.device` takes it, but for the wire.
+
+    A language model learns to predict so many tokens of each row; all if None.
+    """
     ids, mask = torch.zeros(2, ROWS, width, dtype=torch.int64)
     mask += 1
     mask[0, -1] = 0
     bottom.bind(trained)
-    h1 = bottom(ids, mask)
+    with bottom.recomputing(trained) if recompute else nullcontext():
+        h1 = bottom(ids, mask)
     h2 = torch.zeros_like(h1 if top.reach == "all" else h1[:, :1]).requires_grad_()
     top.bind(trained)
-    labels = ids[:, 0] if isinstance(top.task, Classification) else ids
-    torch.autograd.backward(top.learn(h2, mask if top.reach == "all" else None, labels))
+    labels = ids[:, 0] if isinstance(top.task, Classification) else ids.clone()
+    if predicted is not None and labels.dim() == 2:
+        labels[:, predicted + 1 :] = IGNORED
+    with top.recomputing(trained) if recompute else nullcontext():
+        loss = top.learn(h2, mask if top.reach == "all" else None, labels)
+    torch.autograd.backward(loss)
     if h1.requires_grad:
         torch.autograd.backward(h1, torch.zeros_like(h1))

@@ -96,6 +96,10 @@ class Attacker:
         """Tokens of each text of every batch of its first epoch."""
         return self._honest.epoch_lengths()
 
+    def epoch_predicted(self) -> list[int]:
+        """As of a device."""
+        return self._honest.epoch_predicted()
+
     def refit(self, segments: Segments, moments: Mapping[str, Tensor]) -> None:
         """Take other segments, as `Device.refit`."""
         self._honest.refit(segments, moments)

@@ -88,6 +88,7 @@ class DeviceSettings:
         rank: r of its adapters; 0 takes that of the global ones.
         micro_batch: rows whose activations are held at once; 0 holds those of the whole batch.
         keep_bytes: of hidden states that it keeps at most, where nothing learns below its top.
+        recompute: whether blocks keep what they are given, not what comes up in them.
     """
 
     optimizer: OptimizerSettings
@@ -101,6 +102,7 @@ class DeviceSettings:
     rank: int = 0
     micro_batch: int = 0
     keep_bytes: int = 2**28
+    recompute: bool = False
 
 
 @dataclass(frozen=True)
@@ -215,6 +217,10 @@ class Device:
         """Tokens of each text of every batch of its first epoch; the edge is to see them anyway."""
         return self._stream.epoch_lengths() if self._stream else []
 
+    def epoch_predicted(self) -> list[int]:
+        """Tokens of every batch of its first epoch that a language model learns to predict."""
+        return self._stream.epoch_predicted() if self._stream else []
+
     def refit(self, segments: Segments, moments: Mapping[str, Tensor]) -> None:
         """Take other segments, between rounds, with optimizer state of their adapters.
 
@@ -293,8 +299,9 @@ class Device:
         return Disguise(self._rotations.at(*place), how.noise, secret)
 
     def _local(self, batch: Batch, learner: Learner, disguise: Disguise) -> LocalStep:
-        bottom, top, rows = self.segments.bottom, self.segments.top, self._settings.micro_batch
-        return LocalStep(bottom, top, learner.parameters, batch, disguise, rows)
+        bottom, top, how = self.segments.bottom, self.segments.top, self._settings
+        adapters, rows = learner.parameters, how.micro_batch
+        return LocalStep(bottom, top, adapters, batch, disguise, rows, recompute=how.recompute)
 
     def _step(
         self, step: int, batch: Batch, learner: Learner, hops: Hops, disguise: Disguise

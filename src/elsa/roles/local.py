@@ -5,10 +5,15 @@ and the backward pass of each in turn, and the bottom, which must wait for the e
 keeps nothing and runs again before its backward pass (Chen et al. 2016, arXiv 1604.06174). The
 gradients are those of the whole batch, summed in another order; edge and wire see no difference.
 
+With recomputing each block keeps only what it is given, and runs again in its backward pass (the
+same source): of use where a single row is long, or where the device holds many blocks. The
+gradients are the same to the bit.
+
 Shapes: T tokens of the batch without padding, U rows that the top uses of them, D hidden size.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import accumulate, pairwise
 
 import torch
@@ -17,6 +22,7 @@ from torch import Tensor
 from elsa.core.ragged import flat_index, pack, reached_lengths, unpack
 from elsa.core.score import Tally, predictions
 from elsa.data.batches import Batch
+from elsa.model.segment import Segment
 from elsa.model.segments import Bottom, Top
 from elsa.roles.perturb import Disguise
 
@@ -32,6 +38,8 @@ class LocalStep:
         batch: Batch,
         disguise: Disguise | None = None,
         micro_batch: int = 0,
+        *,
+        recompute: bool = False,
     ) -> None:
         """Set up; `micro_batch` rows are taken at a time, all if 0."""
         self._bottom = bottom
@@ -39,6 +47,7 @@ class LocalStep:
         self._adapters = adapters
         self._disguise = disguise or Disguise()
         self._batches = batch.parts(micro_batch or len(batch.lengths))
+        self._recompute = recompute
         self._h1: Tensor | None = None
 
     def up(self) -> Tensor:
@@ -55,7 +64,8 @@ class LocalStep:
         loss, gradients = 0.0, []
         for batch, given, count in zip(self._batches, self._cut(h2), items, strict=True):
             mine = given.detach().requires_grad_()
-            part = self._top.learn(*self._above(batch, mine), batch.labels)
+            with self._running(self._top):
+                part = self._top.learn(*self._above(batch, mine), batch.labels)
             part = part * (count / max(sum(items), 1))
             torch.autograd.backward(part)
             loss += float(part.detach())
@@ -82,8 +92,12 @@ class LocalStep:
     def _below(self, part: int) -> Tensor:
         batch = self._batches[part]
         self._bottom.bind(self._adapters)
-        states = self._bottom(batch.input_ids, batch.mask, batch.token_types)
+        with self._running(self._bottom):
+            states = self._bottom(batch.input_ids, batch.mask, batch.token_types)
         return self._disguise.show(pack(states, _index(batch)), part)
+
+    def _running(self, segment: Segment) -> AbstractContextManager[None]:
+        return segment.recomputing(self._adapters) if self._recompute else nullcontext()
 
     def _above(self, batch: Batch, h2: Tensor) -> tuple[Tensor, Tensor | None]:
         """What the top takes: padded hidden states with their mask, or one row a text."""

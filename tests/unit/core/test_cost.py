@@ -114,3 +114,13 @@ def test_memory_by_hand(split: Split, first: int, weights: int, learning: int, s
     found = device_memory(TENSORS, GROWN, split, (2, 3), 4.0, first)
     assert found == Memory(weights, 4 * 7 * learning, step + 4 * 6 * 4)
     assert found.total == found.weights + found.adapters + found.step
+
+
+def test_logits_are_those_of_what_is_predicted_up_to_a_chunk() -> None:
+    grown = replace(GROWN, logits=50.0, chunk=3)
+    none, two, many = (
+        device_memory(TENSORS, grown, Split(1, 3, 0), (2, 3), 4.0, predicted=count).step
+        for count in (0, 2, 100)
+    )
+    assert none == device_memory(TENSORS, GROWN, Split(1, 3, 0), (2, 3), 4.0, predicted=9).step
+    assert (two - none, many - none) == (100, 150)

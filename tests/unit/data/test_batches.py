@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elsa.data.batches import Batch, BatchStream, Examples, eval_batches, make_batch
+from elsa.data.batches import IGNORE, Batch, BatchStream, Examples, eval_batches, make_batch
 from elsa.errors import DataError
 
 PAD = 99
@@ -171,3 +171,14 @@ def test_lengths_of_an_epoch_are_told_ahead(bucketing: bool) -> None:
     told = [*stream.epoch_lengths(), *stream.epoch_lengths(1)]
     assert stream.position == 0
     assert told == [next(stream).lengths for _ in range(2 * stream.batches_per_epoch)]
+
+
+@pytest.mark.parametrize("bucketing", [False, True])
+def test_tokens_to_predict_are_told_ahead(bucketing: bool) -> None:
+    rng = np.random.default_rng(0)
+    ids = [np.full(length, 5, np.int32) for length in (3, 1, 4, 1, 5, 9, 2)]
+    for counted in (None, [rng.random(len(row)) < 0.5 for row in ids]):
+        stream = BatchStream(Examples(ids, counted=counted), 2, 3, bucketing, 0)
+        told = [*stream.epoch_predicted(), *stream.epoch_predicted(1)]
+        batches = [next(stream) for _ in range(2 * stream.batches_per_epoch)]
+        assert told == [int((batch.labels[:, 1:] != IGNORE).sum()) for batch in batches]

@@ -10,6 +10,7 @@ from torch import nn
 
 from elsa.core.split import Split
 from elsa.model.checkpoint import open_checkpoint
+from elsa.model.heads import CHUNK
 from elsa.model.segments import build_bottom, build_top, build_trunk
 from elsa.model.sizes import activations_of, peak_bytes, shape_of, tensors_of
 from elsa.model.tasks import CausalLM, Classification, LoraSpec, Task
@@ -118,3 +119,19 @@ def test_embeddings_in_few_bits_are_counted_as_they_are_held(tiny: Tiny, store: 
     tensors = tensors_of(checkpoint, CausalLM(), LORA)
     held = sum(value.nbytes for value in bottom.frozen().values())
     assert tensors.embeddings + tensors.blocks[0] == held
+
+
+def test_logits_of_a_language_model_are_counted_by_the_token(tiny: Tiny) -> None:
+    checkpoint = open_checkpoint(tiny("llama"))
+    found = activations_of(checkpoint, CausalLM(), LORA)
+    # In float32: a logit, and its softmax that becomes its gradient; beside them what is small.
+    assert 8 * checkpoint.vocabulary <= found.logits < 12 * checkpoint.vocabulary + 1000
+    assert found.chunk == CHUNK // checkpoint.vocabulary
+    assert activations_of(checkpoint, Classification(3, "last"), LORA).logits == 0
+
+
+def test_blocks_that_run_again_keep_less_the_more_there_are(tiny: Tiny) -> None:
+    checkpoint, task = open_checkpoint(tiny("llama")), CausalLM()
+    kept, again = (activations_of(checkpoint, task, LORA, recompute=it) for it in (False, True))
+    assert again.bottom.of(4, 64) < 0.3 * kept.bottom.of(4, 64)
+    assert again.base.of(4, 64) <= kept.base.of(4, 64)

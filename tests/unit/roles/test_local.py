@@ -59,7 +59,7 @@ def batch_for(task: Task) -> Batch:
 Taken = tuple[torch.Tensor, float, torch.Tensor, dict[str, torch.Tensor], Tally]
 
 
-def taken(directory: Path, name: str, micro_batch: int) -> Taken:
+def taken(directory: Path, name: str, micro_batch: int, recompute: bool = False) -> Taken:
     checkpoint, task = open_checkpoint(directory), TASKS[name]
     split = Split.of(3, *CUTS[name])
     generator = torch.Generator().manual_seed(2)
@@ -69,8 +69,10 @@ def taken(directory: Path, name: str, micro_batch: int) -> Taken:
     }
     learner = Learner(adapters, OptimizerSettings(1e-3, 0.0, False))
     bottom, top = (make(checkpoint, split, task, LORA) for make in (build_bottom, build_top))
-    step = LocalStep(bottom, top, learner.parameters, batch_for(task), None, micro_batch)
+    parts, batch = (bottom, top, learner.parameters), batch_for(task)
+    step = LocalStep(*parts, batch, None, micro_batch, recompute=recompute)
     h1 = step.up()
+    bottom.bind({key: torch.zeros_like(value) for key, value in adapters.items()})  # another's
     h2 = h1 if top.reach == "all" else h1[:5]  # any states will do where the trunk is left out
     loss, g2 = step.learn(h2)
     step.down(torch.ones_like(h1))
@@ -92,6 +94,19 @@ def test_micro_batches_change_nothing_but_rounding(llama: Path, name: str, rows:
     assert replace(in_parts[4], loss=0.0) == replace(score, loss=0.0)
     assert in_parts[4].loss == pytest.approx(score.loss, rel=1e-5)
     assert score.texts == (3 if name == "words" else 5)
+
+
+@pytest.mark.parametrize("rows", [0, 2])
+@pytest.mark.parametrize("name", TASKS)
+def test_recomputing_changes_nothing_at_all(llama: Path, name: str, rows: int) -> None:
+    h1, loss, g2, gradients, score = taken(llama, name, rows)
+    again = taken(llama, name, rows, recompute=True)
+    assert torch.equal(again[0], h1)
+    assert again[1] == loss
+    assert torch.equal(again[2], g2)
+    for key, value in gradients.items():
+        assert torch.equal(again[3][key], value), key
+    assert again[4] == score
 
 
 def saved_bytes(work: Callable[[], Any]) -> int:
@@ -118,3 +133,18 @@ def test_the_bottom_keeps_nothing_between_its_passes(llama: Path) -> None:
     batch = batch_for(task)
     assert saved_bytes(LocalStep(*parts, adapters, batch, None, 2).up) == 0
     assert saved_bytes(LocalStep(*parts, adapters, batch, None, 0).up) > 1000
+
+
+def test_a_block_that_is_to_run_again_keeps_what_it_is_given(llama: Path) -> None:
+    checkpoint, task, split = open_checkpoint(llama), TASKS["words"], Split.of(3, 2, 0)
+    adapters = Learner(
+        initial_adapters(checkpoint, task, LORA, 0), OptimizerSettings(1e-3, 0.0, False)
+    ).parameters
+    parts = [make(checkpoint, split, task, LORA) for make in (build_bottom, build_top)]
+    batch = batch_for(task)
+    kept = saved_bytes(LocalStep(*parts, adapters, batch, recompute=True).up)
+    # One state of every place for each of the two blocks, and what all blocks share: positions.
+    states = 4 * batch.input_ids.numel() * checkpoint.hidden_size
+    assert kept <= 2 * states + 2000
+    assert saved_bytes(LocalStep(*parts, adapters, batch).up) > 10 * states
+    assert all("forward" not in vars(layer) for layer in parts[0]._layers())
