@@ -54,7 +54,8 @@ def sums(config: Config, rows: Path, steps: int) -> dict[str, float]:
     split = Split.of(model.checkpoint.blocks, config.split.bottom, config.split.top)
     each = list(zip(stream.epoch_lengths(), stream.epoch_predicted(), strict=True))[:steps]
     plan = max(prices.memory(prices.demand([it], [count]), split).total for it, count in each)
-    return {**max(needs, key=lambda it: sum(it.values())), "plan": plan}
+    most = needs[max(range(steps), key=lambda step: sum(needs[step].values()))]
+    return {**most, "plan": plan}
 
 
 def _needed(device: Device, model: ModelParts, config: Config, batch: Any) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import math
 import re
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +10,10 @@ import pytest
 
 from elsa.core.split import Split
 from elsa.engine.build import build_federation, open_sources
+from elsa.engine.parts import load_model
 from elsa.engine.plan import make_plan, plan_of
 from elsa.engine.planner import Planner, planner_of
-from elsa.engine.prices import device_memories
+from elsa.engine.prices import Prices, device_memories
 from elsa.engine.run import run
 from elsa.engine.simulate import Simulation
 from elsa.errors import SplitError
@@ -89,6 +91,38 @@ def test_memory_limits_the_splits(planner: Plan) -> None:
     names = list(limited.memories)
     assert all(it.memory.total <= limit * 1e6 for it in limited.choose(names).values())
     assert any(it.memory.total > limit * 1e6 for it in unlimited.choose(names).values())
+
+
+def test_what_need_not_be_kept_needs_no_memory(make: Any, llama: Any) -> None:
+    causal = (f"model.path={llama}", "model.task=causal-lm", "partition.kind=iid")
+
+    def needed(*overrides: str, predicted: tuple[int, ...] = ()) -> float:
+        config = make(*causal, *overrides)
+        prices = Prices(config, load_model(config, 0, llama))
+        split = Split.of(prices.shape.blocks, 1, 1)
+        return prices.memory(prices.demand([(12, 9), (3, 2)], predicted), split).step
+
+    words = load_model(make(*causal), 0, llama).checkpoint.vocabulary
+    saved = needed() - needed(predicted=(5, 4))  # of 21 tokens and 5
+    assert 16 * 8 * words <= saved < 16 * (12 * words + 1000)
+    assert needed("train.recompute=true") < needed()
+    assert needed("train.micro_batch=1") < needed()
+
+
+def test_a_device_is_planned_with_the_answers_that_it_learns(
+    make: Any, llama: Any, tmp_path: Any
+) -> None:
+    chatty = shutil.copytree(llama, tmp_path / "llama")
+    template = "{% for turn in messages %}{{ turn['content'] }} [END] {% endfor %}"
+    (chatty / "chat_template.jinja").write_text(template)
+    causal = (f"model.path={chatty}", "model.task=causal-lm", "partition.kind=iid")
+    config = make(*causal, "data.answer=kind")
+    sources = open_sources(config)
+    federation = build_federation(config, sources)
+    it = Planner(federation, sources, config)
+    for name, device in federation.devices.items():
+        counted = max(device.epoch_predicted())
+        assert it.demands[name].predicted == counted < max(map(sum, device.epoch_lengths()))
 
 
 def test_privacy_floor_holds(planner: Plan) -> None:
