@@ -1,11 +1,10 @@
 """Does the plan say what is measured? Memory, bytes and seconds of a device, by split.
 
-Memory: a process of its own that holds only the device's segments takes a few local steps on its
-largest batch, with random states in place of the edge's; the peak of its resident memory, minus
-that of the same process with a model of no size to speak of (8 wide). Once as glibc comes, which
-keeps much of what was let go, and once with its MALLOC_MMAP_THRESHOLD_ fixed. Bytes: those that
-the meter counts in a first round. Seconds: of the device's own work in a step, against the speed
-found in one step at (1, 1); median of several, one thread.
+Memory: a process of its own that holds only the device's segments, as sparing as `elsa device`,
+takes a few local steps on its largest batch, with random states in place of the edge's; the peak of
+its resident memory, minus that of the same process with a model of no size to speak of (8 wide).
+Bytes: those that the meter counts in a first round. Seconds: processor time of the device's own
+work in a step, against the speed found in one step at (1, 1); median of several, one thread.
 
     python benchmarks/plan.py --out docs/results/plan.json
 """
@@ -19,11 +18,12 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 import numpy as np
 import torch
+from device_memory import own_environment
 from measured import machine, print_table, write_json
 from torch import Tensor
 
@@ -58,8 +58,6 @@ TASKS: dict[str, tuple[str, ...]] = {
 ROWS: dict[str, int] = {"minilm": 16, "smollm2": 4}
 WIDTH = 64
 STEPS = 6
-TIGHT = {"MALLOC_MMAP_THRESHOLD_": "262144"}
-"""Makes glibc give back at once what is let go."""
 CLASSES = 6
 
 
@@ -127,12 +125,12 @@ def steps_of(exchange: Exchange[Any], stand: Stand) -> list[float]:
     request: Message | None = None
     own, answer = 0.0, None
     while True:
-        began = perf_counter()
+        began = process_time()
         try:
             request = next(exchange) if answer is None else exchange.send(answer)
         except StopIteration:
             return found
-        own += perf_counter() - began
+        own += process_time() - began
         if isinstance(request, Activations):  # what came before it ends the step before
             found.append(own)
             own = 0.0
@@ -141,7 +139,7 @@ def steps_of(exchange: Exchange[Any], stand: Stand) -> list[float]:
 
 def child(model: str, cuts: tuple[int, int], rows: int, width: int) -> None:
     """A device process: print its peak memory and the seconds of its steps."""
-    prepare(1)
+    prepare(1, sparing=True)
     parts = opened(model)
     split = Split.of(parts.checkpoint.blocks, *cuts)
     device = device_of(parts, split, examples_of(parts, rows, width), rows)
@@ -156,13 +154,11 @@ def opened(model: str) -> ModelParts:
     return load_model(config, CLASSES, model_directory(model, lambda _: None))
 
 
-def measured(
-    model: str, cuts: tuple[int, int], rows: int, width: int, setting: dict[str, str]
-) -> tuple[int, float]:
+def measured(model: str, cuts: tuple[int, int], rows: int, width: int) -> tuple[int, float]:
     """Peak bytes of a device process, and seconds of its own work in a step."""
     command = [sys.executable, __file__, "--child", model, *map(str, (*cuts, rows, width))]
     with tempfile.TemporaryFile() as told:
-        process = subprocess.Popen(command, stdout=told, env=os.environ | setting)
+        process = subprocess.Popen(command, stdout=told, env=own_environment())
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
@@ -188,12 +184,11 @@ def tiny(folder: str) -> str:
     return folder
 
 
-def device_rows(model: str, baselines: tuple[int, int]) -> list[dict[str, Any]]:
+def device_rows(model: str, baseline: int) -> list[dict[str, Any]]:
     """A row a split: memory and seconds, predicted and measured."""
     parts, rows, found = opened(model), ROWS[model], []
     batch = (WIDTH,) * (rows - 1) + (WIDTH - 1,)
-    results = {cuts: measured(model, cuts, rows, WIDTH, {}) for cuts in CUTS[model]}
-    tight = {cuts: measured(model, cuts, rows, WIDTH, TIGHT)[0] for cuts in CUTS[model]}
+    results = {cuts: measured(model, cuts, rows, WIDTH) for cuts in CUTS[model]}
     passes = passes_of(parts.shape(), [batch])
 
     def work(cuts: tuple[int, int]) -> float:
@@ -209,9 +204,8 @@ def device_rows(model: str, baselines: tuple[int, int]) -> list[dict[str, Any]]:
                 "model": model,
                 "p, q": f"{cuts[0]}, {cuts[1]}",
                 "plan_mb": memory.total / 1e6,
-                "measured_mb": (tight[cuts] - baselines[1]) / 1e6,
-                "memory_ratio": memory.total / (tight[cuts] - baselines[1]),
-                "as_glibc_comes_mb": (peak - baselines[0]) / 1e6,
+                "measured_mb": (peak - baseline) / 1e6,
+                "memory_ratio": memory.total / (peak - baseline),
                 "plan_seconds": work(cuts) / speed,
                 "measured_seconds": seconds,
                 "seconds_ratio": work(cuts) / speed / seconds,
@@ -264,17 +258,16 @@ def main() -> None:
         return
     prepare(1)
     with tempfile.TemporaryDirectory() as folder:
-        made = tiny(folder)
-        plain, fixed = (measured(made, (1, 1), 16, WIDTH, it)[0] for it in ({}, TIGHT))
+        baseline = measured(tiny(folder), (1, 1), 16, WIDTH)[0]
     rows: list[dict[str, Any]] = []
     for model in options.models:
-        rows += device_rows(model, (plain, fixed))
+        rows += device_rows(model, baseline)
         print_table(rows)
     sent = byte_rows()
     print_table(sent)
     if options.out:
         content = {"settings": SETTINGS, "batch": ROWS, "width": WIDTH}
-        content |= {"baselines_mb": [plain / 1e6, fixed / 1e6], "devices": rows, "rounds": sent}
+        content |= {"baseline_mb": baseline / 1e6, "devices": rows, "rounds": sent}
         write_json(options.out, {"machine": machine(), **content})
 
 

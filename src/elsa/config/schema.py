@@ -308,11 +308,13 @@ class Network(Section):
 
 
 class Deploy(Section):
-    """Real machines: how long is waited for what, in seconds."""
+    """Real machines: how long is waited for what, in seconds; what devices spare."""
 
     answer_seconds: Positive = 60.0
     reconnect_seconds: Positive = 20.0
     round_seconds: Positive = 3600.0
+    sparing: bool = True
+    """Whether a device holds as little as it can, and takes longer for it."""
 
 
 class Evaluate(Section):

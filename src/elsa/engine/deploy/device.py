@@ -63,7 +63,7 @@ def run_device(
         ElsaError: what stands in the way for good, said for a person.
     """
     check_deployable(config)
-    prepare(config.run.threads, sparing=True)
+    prepare(config.run.threads, sparing=config.deploy.sparing)
     name = security.name
     if name not in device_names(config):
         raise ConfigError(
