@@ -11,7 +11,6 @@ work in a step, against the speed found in one step at (1, 1); median of several
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -144,7 +143,13 @@ def child(model: str, cuts: tuple[int, int], rows: int, width: int) -> None:
     split = Split.of(parts.checkpoint.blocks, *cuts)
     device = device_of(parts, split, examples_of(parts, rows, width), rows)
     seconds = steps_of(device.train(0, 0), Stand(parts, split, STEPS))
-    print(json.dumps({"seconds": statistics.median(seconds[2:])}))
+    print(json.dumps([peak_of_this(), statistics.median(seconds[2:])]))
+
+
+def peak_of_this() -> int:
+    """Most bytes that this process has held; what resource says begins with its parent's."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
 def opened(model: str) -> ModelParts:
@@ -157,15 +162,9 @@ def opened(model: str) -> ModelParts:
 def measured(model: str, cuts: tuple[int, int], rows: int, width: int) -> tuple[int, float]:
     """Peak bytes of a device process, and seconds of its own work in a step."""
     command = [sys.executable, __file__, "--child", model, *map(str, (*cuts, rows, width))]
-    with tempfile.TemporaryFile() as told:
-        process = subprocess.Popen(command, stdout=told, env=own_environment())
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise SystemExit(f"the device process ended with {process.returncode}")
-        told.seek(0)
-        seconds = json.loads(told.read().splitlines()[-1])["seconds"]
-    return usage.ru_maxrss * 1024, seconds
+    done = subprocess.run(command, stdout=subprocess.PIPE, env=own_environment(), check=True)
+    peak, seconds = json.loads(done.stdout.splitlines()[-1])
+    return peak, seconds
 
 
 def tiny(folder: str) -> str:
