@@ -43,6 +43,7 @@ def planner(make: Any, sources: Any) -> Plan:
         QUANTIZED,
         (*QUANTIZED, "split.top=0", "wire.adapters=bfloat16"),
         SLOW,
+        ("split.freeze=bottom",),
         ("split.freeze=trunk",),
         ("split.freeze=trunk", *QUANTIZED),
     ],
