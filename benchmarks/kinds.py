@@ -38,19 +38,19 @@ COMMON = (
 PAIRS = (
     "model.path=minilm",
     "data.path=boolq",
-    "data.limit=640",
-    "model.max_tokens=128",
-    "federation.rounds=4",
-    "federation.local_steps=16",
+    "data.limit=320",
+    "model.max_tokens=96",
+    "federation.rounds=1",
+    "federation.local_steps=14",
     "train.learning_rate=2e-3",
 )
 DECODER = (
     "model.path=smollm2",
     "data.path=trec",
-    "data.limit=500",
+    "data.limit=300",
     "model.max_tokens=32",
-    "federation.rounds=3",
-    "federation.local_steps=8",
+    "federation.rounds=1",
+    "federation.local_steps=14",
     "train.learning_rate=1e-3",
 )
 CASES: dict[str, tuple[str, ...]] = {
