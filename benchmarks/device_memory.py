@@ -266,7 +266,7 @@ def measured(case: Case, folder: Path, whole: float | None) -> dict[str, Any]:
     real = {**case, "model": tiny(folder)} if case["model"] == "tiny" else case
     peak, modules = device_peak(real, rows, folder)
     alone = watched("libraries", str(modules))
-    if whole is None:
+    if whole is None and case["model"] in MODELS:
         whole = (watched("whole", json.dumps(real), str(rows)).private - alone.private) / 1e6
     needed = sums(load_config(None, settings(real, rows)), rows, STEPS)
     plan = needed.pop("plan")
@@ -284,7 +284,7 @@ def measured(case: Case, folder: Path, whole: float | None) -> dict[str, Any]:
         "private_of_sum": private / total,
         "private_of_plan": private / plan,
         "whole_mb": whole,
-        "private_of_whole": private / 1e6 / whole,
+        "private_of_whole": private / 1e6 / whole if whole else None,
     }
 
 

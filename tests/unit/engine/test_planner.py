@@ -10,6 +10,7 @@ import pytest
 
 from elsa.core.split import Split
 from elsa.engine.build import build_federation, open_sources
+from elsa.engine.clock import finish_times
 from elsa.engine.parts import load_model
 from elsa.engine.plan import make_plan, plan_of
 from elsa.engine.planner import Planner, planner_of
@@ -92,6 +93,31 @@ def test_memory_limits_the_splits(planner: Plan) -> None:
     names = list(limited.memories)
     assert all(it.memory.total <= limit * 1e6 for it in limited.choose(names).values())
     assert any(it.memory.total > limit * 1e6 for it in unlimited.choose(names).values())
+
+
+@pytest.mark.parametrize("pace", [1.0, 3.0])
+def test_the_price_of_a_step_is_what_one_more_takes_by_the_clock(
+    planner: Plan, pace: float
+) -> None:
+    it = planner("network.device_edge.latency_ms=50")
+    prices, speed = it.prices["device-0"], it._federation.speed_of("device-0")
+    demand = prices.demand([(9, 4, 4)])
+    (price,) = prices.prices(demand, speed, pace)
+    two, three = (
+        finish_times([prices.legs(demand, speed, price.split, pace, range(count))])[0]
+        for count in (2, 3)
+    )
+    assert price.seconds == pytest.approx(three - two, rel=1e-9)
+    assert price.seconds > 4 * pace * speed.latency > 0.1
+
+
+def test_who_takes_part_seldom_asks_little_of_the_lane(planner: Plan) -> None:
+    always, half = planner(), planner("federation.participation=0.5")
+    loads = [
+        it.prices["device-0"].option(it.price_list("device-0")[0]).load for it in (always, half)
+    ]
+    assert loads[1] == pytest.approx(loads[0] / 2)
+    assert loads[0] > 0
 
 
 def test_what_need_not_be_kept_needs_no_memory(make: Any, llama: Any) -> None:
