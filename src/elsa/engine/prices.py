@@ -242,9 +242,13 @@ class Prices:
         batches = islice(cycle(demand.batches), steps)
         every = [self._frames(batch, *kind) for batch in batches]
         start, end = self.orders(split)
+        if self._still(split):
+            up, down = sum(it.h1 for it in every), sum(it.h2 for it in every)
+        else:
+            up, down = sum(it.up for it in every), sum(it.down for it in every)
         return (
-            sum(it.up for it in every) + config.edge_rounds * (start[0] + end[0]),
-            sum(it.down for it in every) + config.edge_rounds * (start[1] + end[1]),
+            up + config.edge_rounds * (start[0] + end[0]),
+            down + config.edge_rounds * (start[1] + end[1]),
         )
 
     def _kind(self, split: Split) -> tuple[bool, Reach]:
