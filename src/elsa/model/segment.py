@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from elsa.errors import AdapterError, ModelError
 from elsa.model import adapters
@@ -143,6 +142,8 @@ class Segment(nn.Module):
     def _again(
         self, block: Callable[..., Any], adapter: Mapping[str, Tensor], *args: Any, **kwargs: Any
     ) -> Any:
+        from torch.utils.checkpoint import checkpoint  # devices start lean
+
         def run(*given: Any, **named: Any) -> Any:
             self.bind(adapter)
             return block(*given, **named)
