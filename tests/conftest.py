@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from math import inf
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Protocol
 
 import pytest
@@ -212,14 +212,18 @@ class Relay:
         connections: made so far.
     """
 
-    def __init__(self, target: str, cut_after: float = inf) -> None:
-        """Listen; a connection is cut when so many bytes have passed it one way."""
+    def __init__(self, target: str, cut_after: float = inf, delay: float = 0.0) -> None:
+        """Listen; a connection is cut when so many bytes have passed it one way.
+
+        Every piece of data is held back for `delay` seconds.
+        """
         host, _, port = target.rpartition(":")
         self._target = (host, int(port))
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listening.getsockname()[1]}"
         self.connections = 0
         self._cut_after = cut_after
+        self._delay = delay
         self._open: list[socket.socket] = []
         self._flowing = threading.Event()
         self._flowing.set()
@@ -232,6 +236,13 @@ class Relay:
                 each.shutdown(socket.SHUT_RDWR)
         self._open.clear()
 
+    def half_close(self) -> None:
+        """End one way of every connection there is; the other way stays open."""
+        for each in self._open[::2]:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_WR)
+        self._open.clear()
+
     def stall(self) -> None:
         """Let nothing pass, and tell nobody, until `flow`."""
         self._flowing.clear()
@@ -240,6 +251,8 @@ class Relay:
         self._flowing.set()
 
     def close(self) -> None:
+        with suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)  # else a waiting accept takes one more
         self._listening.close()
         self.flow()
         self.cut()
@@ -265,6 +278,7 @@ class Relay:
         with suppress(OSError):
             while (data := source.recv(65536)) and passed < self._cut_after:
                 self._flowing.wait()
+                sleep(self._delay)
                 sink.sendall(data)
                 passed += len(data)
         for end in (source, sink):
@@ -278,8 +292,8 @@ def relay() -> Iterator[Callable[..., Relay]]:
     """Makes relays to an address; closed after the test."""
     made: list[Relay] = []
 
-    def make(target: str, cut_after: float = inf) -> Relay:
-        made.append(Relay(target, cut_after))
+    def make(target: str, cut_after: float = inf, delay: float = 0.0) -> Relay:
+        made.append(Relay(target, cut_after, delay))
         return made[-1]
 
     yield make

@@ -15,6 +15,7 @@ ElsaError
 │   ├── FrameError               bytes that are no message of this protocol
 │   ├── CodecError               a packet that its codec refuses
 │   ├── LinkError                a link broke and did not come back in time
+│   │   └── SessionError             its other end began anew, or ended this session
 │   └── ProtocolError            a valid message that nobody may send now
 ├── RunError                 a run directory cannot be used
 │   └── CheckpointError          no whole checkpoint, or one of another run
@@ -86,6 +87,10 @@ class CacheMiss(CodecError):  # noqa: N818 - a normal event, healed by a full se
 
 class LinkError(WireError):
     """A link broke and did not come back in time, or its session is over at the other end."""
+
+
+class SessionError(LinkError):
+    """The other end does not know this session, or no longer; the next request begins a new one."""
 
 
 class ProtocolError(WireError):

@@ -36,6 +36,7 @@ from elsa.wire.messages import (
     Update,
     Welcome,
 )
+from elsa.wire.places import Clock, Move, Ping, Presence, Present, RollCall, Route
 from elsa.wire.rpc.authority import Party, issue, make_authority
 from elsa.wire.rpc.client import Rpc
 from elsa.wire.rpc.options import Timing
@@ -102,6 +103,11 @@ SENT = [
     Welcome({"h1": torch.eye(3)}),
     Next(),
     Task("train", 1, 2),
+    Task("move", 0, 0, "edge-1"),
+    Ping(),
+    Clock(1_700_000_000_000_000),
+    RollCall((Move("device-0", "edge-1"),)),
+    Presence((Present("device-0", 0.5, (Route("edge-1", 0.1, -0.2),)),)),
     Ready(1, 2, 3, 0),
     LocalPlan(1, 2, 5, 9, ADAPTERS),
     Activations(4, True, (2, 1), STATES),

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,11 +23,15 @@ from elsa.config.printing import dump_toml
 from elsa.data.partition import partition
 from elsa.data.table import Table
 from elsa.engine.build import Sources, build_federation
+from elsa.engine.deploy.cloud import run_cloud
+from elsa.engine.deploy.device import run_device
+from elsa.engine.deploy.edge import run_edge
 from elsa.engine.parts import load_model, load_text, model_directory
 from elsa.engine.simulate import Simulation
 from elsa.engine.tasks import TaskParts
 from elsa.model.tokenizer import load_tokenizer
 from elsa.wire.rpc.authority import Party, issue, make_authority
+from elsa.wire.rpc.security import Tls
 
 COMMON = (
     "run.threads=1",
@@ -144,7 +149,7 @@ class World:
             groups=None,
         )
         for number, rows in enumerate(self._parts):
-            write_rows(folder / f"device-{number}.csv", text.train.take(np.asarray(rows)))
+            _write_rows(folder / f"device-{number}.csv", text.train.take(np.asarray(rows)))
         make_authority(folder / "certs")
         for number in range(config.federation.edges):
             issue(folder / "certs", Party(f"edge-{number}", "edge", ("127.0.0.1",)), 1)
@@ -218,7 +223,7 @@ class World:
         return {key.partition("/")[2]: value for key, value in load_file(newest).items()}
 
 
-def write_rows(path: Path, table: Table) -> None:
+def _write_rows(path: Path, table: Table) -> None:
     assert table.label is not None
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -258,3 +263,65 @@ def world(
         return World(config, tmp_path, start, ports)
 
     return make
+
+
+@pytest.fixture
+def write_rows() -> Callable[[Path, Table], None]:
+    """Writes a device's file."""
+    return _write_rows
+
+
+@pytest.fixture
+def play() -> Callable[..., list[str]]:
+    """Runs all parties of a world in threads of this process."""
+    return _play
+
+
+def _play(
+    there: Any,
+    addresses: dict[str, dict[str, str]],
+    listen: Callable[[Any], None] = lambda _: None,
+    said: list[str] | None = None,
+) -> list[str]:
+    """Run all parties in threads, devices knowing edges at these addresses; what they said."""
+    said = [] if said is None else said
+    failed: list[BaseException] = []
+    over = threading.Event()
+
+    def party(work: Callable[[], object]) -> None:
+        try:
+            work()
+        except BaseException as error:
+            failed.append(error)
+            over.set()
+
+    def start(name: str, work: Callable[..., object], *given: Any) -> threading.Thread:
+        security = Tls(there.folder / "certs", name)
+
+        def run() -> None:
+            work(there.config, *given, security, say=said.append, stop=over.is_set)
+
+        thread = threading.Thread(target=party, args=(run,), name=name)
+        thread.start()
+        return thread
+
+    threads = [start(edge, run_edge, address) for edge, address in there.addresses.items()]
+    for name, edges in addresses.items():
+        threads.append(start(name, run_device, edges, there.folder / f"{name}.csv"))
+    security = Tls(there.folder / "certs", "cloud")
+    party(
+        lambda: run_cloud(
+            there.config,
+            there.addresses,
+            security,
+            out=there.folder / "run",
+            listen=listen,
+            stop=over.is_set,
+        )
+    )
+    for thread in threads:
+        thread.join(60)
+    over.set()
+    assert not failed, failed
+    assert not any(thread.is_alive() for thread in threads)
+    return said

@@ -2,74 +2,115 @@
 
 import threading
 from collections.abc import Callable
+from time import monotonic, sleep
 from typing import Any
 
 import pytest
 
-from elsa.engine.deploy.cloud import run_cloud
-from elsa.engine.deploy.device import run_device
-from elsa.engine.deploy.edge import run_edge
-from elsa.wire.rpc.security import Tls
-
+Play = Callable[..., list[str]]
+PROBES = ("cluster.probe_count=16", "cluster.dimensions=4")
 TOLERANCE = 1e-6
 """Where several devices share an edge, the order of its sums depends on who was first."""
 
 
-def play(there: Any, addresses: dict[str, str]) -> list[str]:
-    """Run all parties in threads, devices calling these addresses; what they said."""
-    said: list[str] = []
-    failed: list[BaseException] = []
-    over = threading.Event()
-
-    def party(work: Callable[[], object]) -> None:
-        try:
-            work()
-        except BaseException as error:
-            failed.append(error)
-            over.set()
-
-    def start(name: str, work: Callable[..., object], *given: Any) -> threading.Thread:
-        security = Tls(there.folder / "certs", name)
-
-        def run() -> None:
-            work(there.config, *given, security, say=said.append, stop=over.is_set)
-
-        thread = threading.Thread(target=party, args=(run,), name=name)
-        thread.start()
-        return thread
-
-    threads = [start(edge, run_edge, address) for edge, address in there.addresses.items()]
-    for name, address in addresses.items():
-        threads.append(start(name, run_device, address, there.folder / f"{name}.csv"))
-    security = Tls(there.folder / "certs", "cloud")
-    party(
-        lambda: run_cloud(
-            there.config, there.addresses, security, out=there.folder / "run", stop=over.is_set
-        )
-    )
-    for thread in threads:
-        thread.join(60)
-    over.set()
-    assert not failed, failed
-    assert not any(thread.is_alive() for thread in threads)
-    return said
-
-
 @pytest.mark.parametrize("preset", ["exact", "balanced"])
 def test_broken_streams_change_nothing(
-    world: Callable[..., Any], relay: Callable[..., Any], preset: str
+    world: Callable[..., Any], relay: Callable[..., Any], play: Play, preset: str
 ) -> None:
     there = world("federation.edges=2", "federation.devices=2", f"wire.preset={preset}")
-    edges = list(there.addresses.values())
-    relays = [relay(edge, cut_after=20_000) for edge in edges]
-    said = play(there, {f"device-{n}": it.address for n, it in enumerate(relays)})
-    assert min(it.connections for it in relays) >= 3  # broken twice at least
+    relays = {edge: relay(at, cut_after=20_000) for edge, at in there.addresses.items()}
+    said = play(there, {f"device-{n}": {it: relays[it].address} for n, it in enumerate(relays)})
+    assert min(it.connections for it in relays.values()) >= 3  # broken, a ping apart
     assert not any("trying again" in line for line in said)
     assert there.furthest(there.simulated()) == 0
 
 
-def test_devices_of_one_edge_end_where_the_simulation_does(world: Callable[..., Any]) -> None:
+def test_slow_network_that_half_closes_changes_nothing(
+    world: Callable[..., Any], relay: Callable[..., Any], play: Play
+) -> None:
+    there = world("federation.edges=2", "federation.devices=2", "cluster.trust=true", *PROBES)
+    relays = {edge: relay(at, delay=0.02) for edge, at in there.addresses.items()}
+    over = threading.Event()
+
+    def break_often() -> None:
+        for _ in range(6):
+            over.wait(1.0)
+            for each in relays.values():
+                each.half_close()
+
+    breaking = threading.Thread(target=break_often)
+    breaking.start()
+    try:
+        play(there, {f"device-{n}": {it: relays[it].address} for n, it in enumerate(relays)})
+    finally:
+        over.set()
+        breaking.join(10)
+    assert there.furthest(there.simulated()) == 0
+
+
+def test_devices_of_one_edge_end_where_the_simulation_does(
+    world: Callable[..., Any], play: Play
+) -> None:
     there = world("federation.edges=1", "federation.devices=3")
-    (edge,) = there.addresses.values()
-    play(there, {f"device-{n}": edge for n in range(3)})
+    play(there, {f"device-{n}": there.addresses for n in range(3)})
     assert there.furthest(there.simulated()) <= TOLERANCE
+
+
+def test_device_whose_edge_is_out_of_reach_goes_to_another_with_all_it_has(
+    world: Callable[..., Any], relay: Callable[..., Any], play: Play
+) -> None:
+    there = world(
+        "federation.edges=2",
+        "federation.devices=2",
+        "federation.rounds=4",
+        "evaluate.every=4",
+        "deploy.reconnect_seconds=5",
+    )
+    way = relay(there.addresses["edge-0"])
+    told: list[Any] = []
+    said: list[str] = []
+
+    def listen(event: Any) -> None:
+        told.append(event)
+        if event.kind == "round_finished" and event.round == 1:
+            way.close()  # nothing listens there any more
+            until = monotonic() + 100
+            while not any(line.startswith("device-0 is at edge-1") for line in said):
+                assert monotonic() < until, said
+                sleep(0.1)
+
+    both = there.addresses
+    play(there, {"device-0": both | {"edge-0": way.address}, "device-1": both}, listen, said)
+    finished = [it for it in told if it.kind == "round_finished"]
+    assert [it.round for it in finished] == [0, 1, 2, 3]
+    placed = [it for it in told if it.kind == "device_placed" and it.round >= 0]
+    assert {it.device for it in placed} == {"device-0"}
+    assert placed[-1].edge == "edge-1"
+    assert finished[-1].samples == finished[0].samples  # both took part again
+
+
+@pytest.mark.parametrize("strategy", ["latency", "behaviour"])
+def test_devices_go_where_the_cloud_places_them(
+    world: Callable[..., Any], play: Play, strategy: str
+) -> None:
+    there = world(
+        "federation.edges=2",
+        "federation.devices=4",
+        "federation.rounds=3",
+        f"cluster.strategy={strategy}",
+        "cluster.clusters=2",
+        "cluster.trust=true",
+        "cluster.every=1",
+        "cluster.margin=0.0",
+        "evaluate.every=3",
+        *PROBES,
+    )
+    told: list[Any] = []
+    said = play(there, {f"device-{n}": there.addresses for n in range(4)}, told.append)
+    at = {it.device: it.edge for it in told if it.kind == "device_placed"}
+    assert sorted(at.values()) == ["edge-0", "edge-0", "edge-1", "edge-1"]
+    assert len([it for it in told if it.kind == "device_judged"]) == 4 * 2 * 3
+    assert not [it for it in told if it.kind == "device_lost"]
+    if strategy == "latency":
+        for device, edge in at.items():  # who was told to move has said hello there
+            assert any(line.startswith(f"{device} is at {edge},") for line in said)

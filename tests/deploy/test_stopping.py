@@ -40,11 +40,11 @@ def test_edge_says_what_is_lost_and_is_ready_only_while_it_serves(alone: Any) ->
 
 def test_device_says_that_its_rows_are_where_they_were(alone: Any) -> None:
     said: list[str] = []
-    data, (edge,) = alone.folder / "device-0.csv", alone.addresses.values()
+    data = alone.folder / "device-0.csv"
     stop = iter([False, True])
     run_device(
         alone.config,
-        edge,
+        alone.addresses,
         data,
         Tls(alone.folder / "certs", "device-0"),
         say=said.append,

@@ -33,6 +33,10 @@ Set = Annotated[
 Certs = Annotated[
     Path | None, typer.Option(help="Folder with ca.pem, and NAME.pem and NAME.key of this party.")
 ]
+State = Annotated[
+    Path | None,
+    typer.Option(help="Folder where optimizer state is kept, to go on with when started again."),
+]
 Plain = Annotated[
     bool,
     typer.Option("--insecure-loopback", help="No TLS; for addresses of this machine only."),
@@ -97,6 +101,7 @@ def edge(
     health: Health = "",
     metrics: Metrics = "",
     log: Log = "human",
+    state: State = None,
     set_: Set = None,
 ) -> None:
     """Be an edge server: hold the middle blocks for its devices, and obey the cloud."""
@@ -113,6 +118,7 @@ def edge(
             settings,
             listen,
             security,
+            state=state,
             watched=watched,
             say=say,
             stop=lambda: bool(stopped),
@@ -121,13 +127,20 @@ def edge(
 
 @commands.command()
 def device(
-    edge: Annotated[str, typer.Option(help="HOST:PORT of its edge server.")],
+    edge: Annotated[
+        list[str],
+        typer.Option(
+            metavar="[EDGE=]HOST:PORT",
+            help="Where an edge is that it may go to; one option for each. Without a name, its own",
+        ),
+    ],
     data: Annotated[Path, typer.Option(help="Its rows: a CSV, JSONL or Parquet file.")],
     name: Annotated[str, typer.Option(help="Which device this is, as in device-3.")],
     config: ConfigPath = None,
     certs: Certs = None,
     plain: Plain = False,
     log: Log = "human",
+    state: State = None,
     set_: Set = None,
 ) -> None:
     """Be a device: train on the rows of a file, which do not leave it."""
@@ -135,9 +148,14 @@ def device(
     settings, security = _begin(config, set_, name, certs, plain)
     with stoppable("the rows stay where they are", say) as stopped:
         import_lean()
-        from elsa.engine.deploy.device import run_device
+        from elsa.engine.deploy.device import home_of, run_device
 
-        run_device(settings, edge, data, security, say=say, stop=lambda: bool(stopped))
+        own = home_of(settings, name)
+        named = [each if "=" in each else f"{own}={each}" for each in edge]
+        edges = dict(_pairs(named, "--edge", numbered("edge", settings.federation.edges)))
+        run_device(
+            settings, edges, data, security, state=state, say=say, stop=lambda: bool(stopped)
+        )
 
 
 @commands.command()

@@ -315,6 +315,12 @@ class Deploy(Section):
     round_seconds: Positive = 3600.0
     sparing: bool = True
     """Whether a device holds as little as it can, and takes longer for it."""
+    device_quorum: Fraction = 1.0
+    """Part of an edge's devices that is enough for an edge round."""
+    edge_quorum: Fraction = 1.0
+    """Part of the edges that is enough for a global round."""
+    straggler_seconds: Positive = 30.0
+    """What the others have left once enough are done."""
 
 
 class Evaluate(Section):

@@ -21,6 +21,8 @@ from elsa.core.cluster import Clusters, affinity
 
 NOWHERE = -1
 """Instead of an edge's number."""
+_FAR = 10.0
+"""Cost of an edge that cannot be reached, where the farthest of the others costs 1."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def assign(
     """Assign as many devices as can be, at the least cost.
 
     Args:
-        latency: [N, K], seconds one way.
+        latency: [N, K], seconds one way; infinity where an edge cannot be reached.
         distance: [N, K], of each device to the cluster of each edge, 0 to 1.
         rules: see there.
         current: of each device its present edge, or `NOWHERE`; None where nobody has one.
@@ -73,7 +75,7 @@ def assign(
     for device, edge in enumerate(current or ()):
         if edge != NOWHERE:
             wanted[device, edge] -= rules.margin
-    allowed = seconds <= rules.latency_limit
+    allowed = _within(seconds, rules)
     edges = _solve(wanted, allowed, rules.capacities)
     left_out = {
         device: _reason(seconds[device], allowed[device], rules)
@@ -161,16 +163,25 @@ def spread(
                 waiting.append(device)
     seconds = latency.double().numpy()
     left_out = {
-        device: _reason(seconds[device], seconds[device] <= rules.latency_limit, rules)
+        device: _reason(seconds[device], _within(seconds[device], rules), rules)
         for device, edge in enumerate(edges)
         if edge == NOWHERE
     }
     return Assignment(tuple(edges), tuple(costs), left_out)
 
 
+def _within(seconds: NDArray[np.float64], rules: Rules) -> NDArray[np.bool_]:
+    within: NDArray[np.bool_] = np.isfinite(seconds) & (seconds <= rules.latency_limit)
+    return within
+
+
 def _cost(seconds: NDArray[np.float64], weight: float) -> NDArray[np.float64]:
-    longest = seconds.max(initial=0.0)
-    cost: NDArray[np.float64] = weight * seconds / longest if longest > 0 else 0 * seconds
+    """An edge that cannot be reached costs more than any other, so that costs stay finite."""
+    reached = np.where(np.isfinite(seconds), seconds, 0.0)
+    longest = reached.max(initial=0.0) or 1.0
+    cost: NDArray[np.float64] = np.where(
+        np.isfinite(seconds), weight * reached / longest, weight * _FAR
+    )
     return cost
 
 
@@ -216,6 +227,8 @@ def _dealt(count: int, left: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _reason(seconds: NDArray[np.float64], allowed: NDArray[np.bool_], rules: Rules) -> str:
+    if not bool(np.isfinite(seconds).any()):
+        return "it reaches no edge that is there"
     if not bool(allowed.any()):
         return (
             f"no edge within the latency limit of {1e3 * rules.latency_limit:.4g} ms; "

@@ -118,7 +118,7 @@ def build_federation(config: Config, sources: Sources, layers: Sequence[Layer] =
     model, seed = sources.model, config.run.seed
     names, edge_names = device_names(config), list(assignment_of(config))
     seconds = latencies(config.network, names, edge_names, seed)
-    overseer = overseer_of(config, names, edge_names, seconds)
+    overseer = overseer_of(config, names, edge_names, seconds, Overseer)
     models = {task.name: task.model for task in sources.tasks}
     probing = cache(partial(open_probing, config, models, sources.tokenizer))
     directions = public_directions(config, model, sources.tokenizer)
@@ -126,7 +126,7 @@ def build_federation(config: Config, sources: Sources, layers: Sequence[Layer] =
     meter = Meter()
     return Federation(
         config=config,
-        cloud=cloud_of(config, _initial(sources, seed), overseer),
+        cloud=cloud_of(config, initial_of(sources, seed), overseer),
         edges={name: edge_of(config, model, name, codecs_of, probing) for name in edge_names},
         devices=_devices(config, sources, names, codecs_of),
         testers={
@@ -240,18 +240,18 @@ def digests_of(sources: Sources) -> tuple[dict[str, str], dict[str, str]]:
     return digests(sources.model.checkpoint.directory), rows
 
 
-def tester_of(task: str) -> str:
-    """Name of the device that holds the test rows of a task and only evaluates."""
-    return f"{TESTER}-{task}" if task else TESTER
-
-
-def _initial(sources: Sources, seed: int) -> dict[str, Tensor]:
+def initial_of(sources: Sources, seed: int) -> dict[str, Tensor]:
     """Global adapters to start from: the shared ones and the head of each task."""
     drawn: dict[str, Tensor] = {}
     for task in sources.tasks:
         model = task.model
         drawn |= initial_adapters(model.checkpoint, model.task, model.lora, seed)
     return drawn
+
+
+def tester_of(task: str) -> str:
+    """Name of the device that holds the test rows of a task and only evaluates."""
+    return f"{TESTER}-{task}" if task else TESTER
 
 
 def _head_weights(shape: ModelShape) -> int:

@@ -30,17 +30,22 @@ ROWS = 256
 
 
 class Directions:
-    """Public axes at both cuts, each found when it is first asked for, and held once."""
+    """Public axes at both cuts, each found when it is first asked for, and held once.
+
+    Attributes:
+        asked: most directions asked for so far, by hop.
+    """
 
     def __init__(self, axes_of: Callable[[str], Tensor], hidden: int) -> None:
         """Nothing is computed yet.
 
         Args:
-            axes_of: hop "h1" or "h2" -> [D, D] orthonormal columns, by falling variance.
+            axes_of: hop "h1" or "h2" -> [D, R] orthonormal columns, by falling variance.
             hidden: D.
         """
         self._axes_of = cache(axes_of)
         self._hidden = hidden
+        self.asked: dict[str, int] = {}
         self.bands = cache(self._bands)
 
     def first(self, hop: str, rank: int) -> Tensor:
@@ -49,7 +54,11 @@ class Directions:
             raise ConfigError(f"{hop} has no public directions, only h1 and h2 have")
         if not 1 <= rank <= self._hidden:
             raise ConfigError(f"subspace: {rank} directions; allowed: 1 to {self._hidden}")
-        return self._axes_of(hop)[:, :rank].contiguous()
+        self.asked[hop] = max(rank, self.asked.get(hop, 0))
+        axes = self._axes_of(hop)
+        if axes.shape[1] < rank:
+            raise ConfigError(f"{rank} directions for {hop}, where {axes.shape[1]} are known")
+        return axes[:, :rank].contiguous()
 
     def _bands(self, hop: str, most: int) -> "Bands":
         """So many axes apart from the rest, or as many as there are."""

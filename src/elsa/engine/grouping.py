@@ -1,14 +1,18 @@
 """The words of `[cluster]`, to the cloud's view of its devices."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from elsa.config.schema import Config
 from elsa.core.assign import Rules
 from elsa.core.trust import TrustRules
 from elsa.roles.overseer import Overseer, Policy
+
+Watcher = TypeVar("Watcher", bound=Overseer)
 
 
 def overseer_of(
@@ -16,7 +20,8 @@ def overseer_of(
     devices: Sequence[str],
     edges: Sequence[str],
     latencies: Mapping[tuple[str, str], float],
-) -> Overseer:
+    make: Callable[[Policy, Sequence[str], Sequence[str], Tensor], Watcher],
+) -> Watcher:
     """What the cloud knows of devices and edges when a run begins.
 
     Args:
@@ -24,6 +29,7 @@ def overseer_of(
         devices: names, N.
         edges: names, K.
         latencies: seconds one way, by device and edge.
+        make: the kind of view: `Overseer`, or `Musterer` for real machines.
     """
     it = config.cluster
     capacity = it.capacity or -(-len(devices) // len(edges))
@@ -41,4 +47,4 @@ def overseer_of(
         seed=config.run.seed,
     )
     seconds = [[latencies[device, edge] for edge in edges] for device in devices]
-    return Overseer(policy, devices, edges, torch.tensor(seconds, dtype=torch.float64))
+    return make(policy, devices, edges, torch.tensor(seconds, dtype=torch.float64))

@@ -25,7 +25,7 @@ from elsa.record.directory import RunDirectory
 from elsa.record.events import Event
 from elsa.record.metrics import RoundMetrics
 from elsa.roles.cloud import Cloud
-from elsa.roles.overseer import Regrouping, Standing
+from elsa.roles.overseer import Place, Regrouping, Standing
 from elsa.wire.messages import DeviceReport
 from elsa.wire.meter import Meter
 
@@ -101,6 +101,10 @@ class Rounds(Protocol):
 
     seconds: float
 
+    def gather(self) -> None:
+        """Find out who is there for the next round."""
+        ...
+
     def train_round(self) -> list[DeviceReport]:
         """One global round."""
         ...
@@ -129,7 +133,9 @@ class Runner:
         self._directory = directory
         self._listen = listen
         self._stop = stop
-        watch = Watch(self._tick, self._device, self._unheard, self._judged, self._regrouped)
+        watch = Watch(
+            self._tick, self._device, self._unheard, self._judged, self._regrouped, self._placed
+        )
         self._rounds = play(watch)
         self._totals = Totals()
         self._before = 0.0
@@ -190,6 +196,7 @@ class Runner:
         number, began, simulated = cloud.round, monotonic(), self._rounds.seconds
         traffic = meter.by_hop(phase="train")
         self._replan(number)
+        self._rounds.gather()
         devices = tuple(sorted(cloud.participants()))
         self._emit(events.RoundStarted(number, devices, self._config.federation.edge_rounds))
         if evil := self._federation.poisoned(number).intersection(devices):
@@ -323,6 +330,10 @@ class Runner:
         self._emit(events.Clustered(made.round, clusters, moved, nowhere, name))
         for place in made.places:
             self._emit(events.DevicePlaced(made.round, **asdict(place)))
+
+    def _placed(self, places: Sequence[Place]) -> None:
+        for place in places:
+            self._emit(events.DevicePlaced(self._federation.cloud.round - 1, **asdict(place)))
 
     def _tick(self) -> None:
         if self._stop():

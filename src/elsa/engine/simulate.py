@@ -16,7 +16,7 @@ from elsa.roles.cloud import tallies
 from elsa.roles.device import Device
 from elsa.roles.edge import Edge
 from elsa.roles.exchange import expect
-from elsa.roles.overseer import Regrouping, Standing
+from elsa.roles.overseer import Place, Regrouping, Standing
 from elsa.wire.inprocess import InProcess
 from elsa.wire.layers import Observe
 from elsa.wire.messages import (
@@ -68,6 +68,7 @@ class Watch:
         unheard: edge, device and reason, where a device was lost in an evaluation.
         judged: edge round, and how each device that ended it stands.
         regrouped: when devices were given their edges anew.
+        placed: devices that came, went or moved on real machines.
     """
 
     tick: Callable[[], None] = field(default=lambda: None)
@@ -75,6 +76,7 @@ class Watch:
     unheard: Callable[[str, str, str], None] = field(default=lambda *_: None)
     judged: Callable[[int, Sequence[Standing]], None] = field(default=lambda *_: None)
     regrouped: Callable[[Regrouping], None] = field(default=lambda _: None)
+    placed: Callable[[Sequence[Place]], None] = field(default=lambda _: None)
 
 
 @dataclass
@@ -101,6 +103,9 @@ class Simulation:
         self._running: dict[str, _Running] = {}
         self._lockstep = federation.config.federation.trunk == "shared"
         self._speeds = federation.speeds
+
+    def gather(self) -> None:
+        """All are always there."""
 
     def train_round(self) -> list[DeviceReport]:
         """One global round: orders out, edge rounds, updates back, the mean taken."""

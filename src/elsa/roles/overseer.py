@@ -123,7 +123,7 @@ class Overseer:
         self._policy = policy
         self._devices = tuple(devices)
         self._edges = tuple(edges)
-        self._latency = latency
+        self._latency = latency.clone()
         self._labels: dict[str, int] = {}
         self._prints: dict[str, Fingerprint] = {}
         self.trust = dict.fromkeys(devices, 1.0)

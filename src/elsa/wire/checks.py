@@ -21,6 +21,7 @@ from elsa.wire.messages import (
     Row,
     Score,
 )
+from elsa.wire.places import Route
 
 FRAME_LIMIT = 2**30
 """Largest frame, in bytes."""
@@ -32,7 +33,10 @@ TEXT_LIMIT = 4096
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+:@-]{0,254}")
 _DIMENSIONS = 8
 _NAMED = ("adapters", "axes", "devices", "terms")
-_LONG = ("rows", "samples", "items", "correct", "texts", "whole")
+_LONG = ("rows", "samples", "items", "correct", "texts", "whole", "microseconds")
+_MAY_BE_EMPTY = ("head", "token", "edge")
+_NUMBERS = ("loss", "weight", "trust", "seconds", "ahead", "silent")
+_LISTS = ("reports", "scores", "heads", "behaviours", "verdicts", "routes", "moves", "present")
 
 
 def check(message: Message | Row) -> None:
@@ -59,23 +63,33 @@ def _check_field(where: str, field: str, value: object) -> None:
             check_packet(where, value)
         case str() if field in ("reason", "lost"):
             _check_text(where, value)
-        case str() if field == "head" and not value:
+        case str() if field in _MAY_BE_EMPTY and not value:
             pass
         case str():
             check_name(where, value)
-        case Real() if field in ("loss", "weight", "trust"):
+        case Real() if field in _NUMBERS:
             _check_number(where, field, float(value))
         case Integral():
             _check_count(where, int(value), 64 if field in _LONG else 32)
         case Iterable() if field in _NAMED:  # names only; serde sees to the tensors
             check_names(where, tuple(value))
-        case Sequence() if field in ("reports", "scores", "heads", "behaviours", "verdicts"):
+        case Sequence() if field in _LISTS:
             for row in value:
                 check(row)
-            named = [row.head if isinstance(row, HeadWeight) else row.device for row in value]
-            check_names(where, named)
+            check_names(where, [_name_of(row) for row in value])
         case _:
             pass
+
+
+def _name_of(row: Row) -> str:
+    """What a line of a list is about; no two lines are about the same."""
+    match row:
+        case HeadWeight():
+            return row.head
+        case Route():
+            return row.edge
+        case _:
+            return row.device
 
 
 def check_names(where: str, names: Sequence[str]) -> None:
@@ -162,10 +176,9 @@ def plain(text: str) -> str:
 
 def _check_number(where: str, field: str, value: float) -> None:
     if not math.isfinite(value):
-        raise FrameError(
-            f"{where} = {value}: not finite; training diverged, try a lower train.learning_rate"
-        )
-    if field == "weight" and value < 0:
+        hint = "; training diverged, try a lower train.learning_rate" if field == "loss" else ""
+        raise FrameError(f"{where} = {value}: not finite{hint}")
+    if field in ("weight", "seconds", "silent") and value < 0:
         raise FrameError(f"{where} = {value}: cannot be negative")
     if field == "trust" and not 0 <= value <= 1:
         raise FrameError(f"{where} = {value}; allowed: 0 to 1")

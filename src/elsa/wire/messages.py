@@ -40,6 +40,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from elsa.core.codec import Packet
+from elsa.wire.places import Clock, Move, Ping, Presence, Present, RollCall, Route
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,12 @@ class Register:
 
     Attributes:
         terms: settings that both ends must have alike, by name.
+        routes: to the edge servers that it reaches, this one among them; empty where it measured
+            none.
     """
 
     terms: Mapping[str, str]
+    routes: Sequence[Route] = ()
 
 
 @dataclass(frozen=True)
@@ -76,14 +80,16 @@ class Task:
     """What a device shall do.
 
     Attributes:
-        what: "train" or "evaluate" in the round meant; "wait" and ask again; "end": the run is
-            over.
+        what: "train" or "evaluate" in the round meant; "wait" and ask again; "move" to another
+            edge server; "end": the run is over.
         round, edge_round: the edge round meant.
+        edge: where to move; empty for all else.
     """
 
     what: str
     round: int
     edge_round: int
+    edge: str = ""
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,7 @@ class LocalPlan:
         local_steps: L, optimizer steps to take.
         seed: from which both ends draw what a codec needs at random; no secret.
         adapters: tensors of the device's own blocks and head, by global adapter name.
+        token: what the device shows with each request of this edge round; empty in a simulation.
     """
 
     round: int
@@ -128,6 +135,7 @@ class LocalPlan:
     local_steps: int
     seed: int
     adapters: Mapping[str, Tensor]
+    token: str = ""
 
 
 @dataclass(frozen=True)
@@ -141,6 +149,7 @@ class Activations:
         packet: encoded hidden states [T, D], T the sum of lengths.
         numbers: of each sequence, the same whenever it comes again; for codecs that remember.
             Empty where none does, and in evaluation.
+        token: of the edge round; empty in an answer.
     """
 
     step: int
@@ -148,6 +157,7 @@ class Activations:
     lengths: Sequence[int]
     packet: Packet
     numbers: Sequence[int] = ()
+    token: str = ""
 
 
 @dataclass(frozen=True)
@@ -159,9 +169,11 @@ class Resend:
 
     Attributes:
         step: local step of the activations meant.
+        token: of the edge round; empty in an answer.
     """
 
     step: int
+    token: str = ""
 
 
 @dataclass(frozen=True)
@@ -171,10 +183,12 @@ class Gradients:
     Attributes:
         step: local step they belong to.
         packet: encoded gradients, of the shape of the activations at that cut.
+        token: of the edge round; empty in an answer.
     """
 
     step: int
     packet: Packet
+    token: str = ""
 
 
 @dataclass(frozen=True)
@@ -187,6 +201,7 @@ class Update:
         rows: training rows the device holds; its weight in the average.
         samples: rows it trained on in this edge round, repeats counted.
         loss: mean training loss over those samples.
+        token: of the edge round.
     """
 
     round: int
@@ -195,6 +210,7 @@ class Update:
     rows: int
     samples: int
     loss: float
+    token: str = ""
 
 
 @dataclass(frozen=True)
@@ -208,6 +224,7 @@ class Score:
         loss: mean loss over the items.
         texts: texts with a prediction.
         whole: how many of them have no wrong one: answers that greedy decoding would give.
+        token: of the edge round.
     """
 
     round: int
@@ -216,6 +233,7 @@ class Score:
     loss: float
     texts: int = 0
     whole: int = 0
+    token: str = ""
 
 
 @dataclass(frozen=True)
@@ -417,7 +435,16 @@ class EdgeScores:
     scores: Sequence[DeviceScore]
 
 
-Row = DeviceReport | DeviceScore | HeadWeight | DeviceBehaviour | DeviceVerdict
+Row = (
+    DeviceReport
+    | DeviceScore
+    | HeadWeight
+    | DeviceBehaviour
+    | DeviceVerdict
+    | Route
+    | Move
+    | Present
+)
 """A line of a list inside a message."""
 
 Message = (
@@ -440,4 +467,8 @@ Message = (
     | EdgeScores
     | Behaviours
     | Verdicts
+    | Ping
+    | Clock
+    | RollCall
+    | Presence
 )

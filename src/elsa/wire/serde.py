@@ -42,6 +42,7 @@ from elsa.wire.messages import (
     Verdicts,
     Welcome,
 )
+from elsa.wire.places import Clock, Move, Ping, Presence, Present, RollCall, Route
 
 PROTOCOL = 1
 """Version of the protocol; both ends must speak the same."""
@@ -66,6 +67,10 @@ _KINDS: dict[str, type[Message]] = {
     "edge_scores": EdgeScores,
     "behaviours": Behaviours,
     "verdicts": Verdicts,
+    "ping": Ping,
+    "clock": Clock,
+    "roll_call": RollCall,
+    "presence": Presence,
 }
 _BODIES = {kind: body for body, kind in _KINDS.items()}
 assert set(_BODIES) == set(get_args(Message))
@@ -76,6 +81,9 @@ _ROWS: dict[str, type[Row]] = {
     "heads": HeadWeight,
     "behaviours": DeviceBehaviour,
     "verdicts": DeviceVerdict,
+    "routes": Route,
+    "moves": Move,
+    "present": Present,
 }
 
 _EXACT = Identity()

@@ -38,6 +38,7 @@ from elsa.wire.messages import (
     Update,
     Welcome,
 )
+from elsa.wire.places import Clock, Move, Ping, Presence, Present, RollCall, Route
 from elsa.wire.serde import PROTOCOL, decode, encode
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.uint8)
@@ -94,13 +95,22 @@ heads = st.lists(
 device_scores = st.lists(
     scores(DeviceScore, names), max_size=3, unique_by=lambda score: score.device
 ).map(tuple)
+routes = st.lists(
+    st.builds(Route, names, finite.map(abs), finite), max_size=3, unique_by=lambda route: route.edge
+).map(tuple)
+moves = st.lists(st.builds(Move, names, names), max_size=3, unique_by=lambda move: move.device).map(
+    tuple
+)
+present = st.lists(
+    st.builds(Present, names, finite.map(abs), routes), max_size=3, unique_by=lambda it: it.device
+).map(tuple)
 messages: st.SearchStrategy[Message] = st.one_of(
-    st.builds(Register, st.dictionaries(names, texts, max_size=3)),
+    st.builds(Register, st.dictionaries(names, texts, max_size=3), routes),
     st.builds(Welcome, adapters),
     st.just(Next()),
-    st.builds(Task, names, uint32, uint32),
+    st.builds(Task, names, uint32, uint32, st.just("") | names),
     st.builds(Ready, uint32, uint32, uint32, uint32, rank=uint32, head=st.just("") | names),
-    st.builds(LocalPlan, uint32, uint32, uint32, uint32, adapters),
+    st.builds(LocalPlan, uint32, uint32, uint32, uint32, adapters, token=st.just("") | names),
     activations(),
     st.builds(Gradients, uint32, packets()),
     st.builds(Resend, uint32),
@@ -112,6 +122,10 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(EdgeUpdate, uint32, adapters, finite.map(abs), reports, heads),
     st.builds(EvaluationOrder, uint32, devices, adapters),
     st.builds(EdgeScores, uint32, device_scores),
+    st.just(Ping()),
+    st.builds(Clock, uint64),
+    st.builds(RollCall, moves),
+    st.builds(Presence, present),
 )
 
 
@@ -251,6 +265,14 @@ UPDATE = Update(0, 0, {"a": torch.zeros(2)}, 1, 1, 0.5)
         (EdgeUpdate(0, {}, 1.0, (), (HeadWeight("", 1.0),)), "EdgeUpdate.heads"),
         (EdgeUpdate(0, {}, 1.0, (), (HeadWeight("x", 1.0),) * 2), "'x' is there more than once"),
         (Ready(0, 0, 1, 1, head="a b"), "Ready.head"),
+        (Register({}, (Route("e", nan, 0.0),)), "Route.seconds = nan"),
+        (Register({}, (Route("e", -1.0, 0.0),)), "Route.seconds = -1.0"),
+        (Register({}, (Route("e", 1.0, inf),)), "Route.ahead = inf"),
+        (Register({}, (Route("", 1.0, 0.0),)), "Register.routes"),
+        (Register({}, (Route("e", 1.0, 0.0),) * 2), "'e' is there more than once"),
+        (Presence((Present("d", -1.0),)), "Present.silent = -1.0"),
+        (RollCall((Move("d", "e"), Move("d", "f"))), "'d' is there more than once"),
+        (replace(UPDATE, token="a b"), "Update.token"),
         (Score(0, 1, 2, 0.0), "Score.correct = 2 of 1"),
         (EdgeScores(0, (DeviceScore("a", 1, 2, 0.0),)), "DeviceScore.correct"),
     ],

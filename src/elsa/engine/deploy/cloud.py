@@ -1,50 +1,61 @@
 """The cloud as a process: it drives the rounds of several edge servers."""
 
 import logging
-import threading
-from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+import math
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 
 from torch import Tensor
 
 from elsa.config.schema import Config
 from elsa.core.score import Tally
-from elsa.data.table import Table
-from elsa.engine.build import Sources, assignment_of, cloud_of
+from elsa.engine.build import assignment_of, cloud_of, device_names, initial_of
+from elsa.engine.deploy.asking import Asking
 from elsa.engine.deploy.rounds import CLOUD
 from elsa.engine.deploy.supervision import Supervision
-from elsa.engine.deploy.terms import check_deployable, frame_limit
+from elsa.engine.deploy.terms import check_deployable, frame_limit, told_sources
+from elsa.engine.grouping import overseer_of
 from elsa.engine.machine import prepare
-from elsa.engine.parts import Text, digests, load_model, model_directory
+from elsa.engine.parts import digests, model_directory
 from elsa.engine.provenance import check_unchanged, new_manifest
 from elsa.engine.run import RUNS, Result
 from elsa.engine.runner import Listener, Runner
 from elsa.engine.simulate import Watch
-from elsa.engine.tasks import TaskParts
-from elsa.errors import ConfigError, ElsaError, Interrupted, LinkError, RunError
-from elsa.model.segments import initial_adapters
-from elsa.model.tokenizer import load_tokenizer
+from elsa.errors import ConfigError, ElsaError, Interrupted, RunError
 from elsa.record.checkpoint import load_checkpoint
 from elsa.record.directory import RunDirectory
 from elsa.record.events import Event
 from elsa.record.manifest import read_manifest
 from elsa.roles.cloud import Cloud, tallies
 from elsa.roles.exchange import expect
-from elsa.wire.messages import DeviceReport, EdgeScores, EdgeUpdate, Message, Task
+from elsa.roles.muster import Found, Musterer
+from elsa.wire.checks import plain
+from elsa.wire.messages import (
+    Behaviours,
+    DeviceReport,
+    EdgeScores,
+    EdgeUpdate,
+    Message,
+    RoundOrder,
+    Task,
+)
 from elsa.wire.meter import Meter
+from elsa.wire.places import Move, Presence, RollCall
 from elsa.wire.rpc.client import Rpc
 from elsa.wire.rpc.options import Timing
 from elsa.wire.rpc.security import Security
-from elsa.wire.transport import Link, Transport
+from elsa.wire.transport import Layer, Link, Transport
 
 _ROUND_MARGIN = 1.5
 """How much longer than a device may take, an edge may take for its whole answer."""
 _PAUSE = 0.5
-"""Seconds before an edge that went away is asked again."""
+"""Seconds between roll calls while somebody is waited for."""
+_GLANCE = 2.0
+"""Seconds that an edge which was not there last time has to answer a roll call."""
 _UNWATCHED = Supervision()
 _log = logging.getLogger(__name__)
 
@@ -56,6 +67,12 @@ class CloudSide:
     config: Config
     cloud: Cloud
     meter: Meter
+    musterer: Musterer
+
+    @property
+    def edges(self) -> list[str]:
+        """Names of all edges."""
+        return list(assignment_of(self.config))
 
     def poisoned(self, round_: int) -> frozenset[str]:  # noqa: ARG002
         """None that the cloud knows of."""
@@ -95,33 +112,78 @@ class Deployed:
     def __init__(self, side: CloudSide, links: Mapping[str, Transport], watch: Watch) -> None:
         """Set up with a link to each edge, by name."""
         self._side = side
-        self._links = links
+        self._patience = side.config.deploy
+        self._asking = Asking(links)
         self._watch = watch
+        self._edges = set(links)  # those that were there last time; at first, all are expected
+        self._gone: set[str] = set()
+        self._devices = set(device_names(side.config))
+
+    def gather(self) -> None:
+        """Find out who is there for the next round, and where each device belongs.
+
+        Whoever was there last time is waited for a while; if there is nobody, for longer.
+
+        Raises:
+            RunError: no device came for as long as a round may take.
+        """
+        side, patience = self._side, self._patience
+        began = monotonic()
+        found = self._seek(
+            began + patience.reconnect_seconds, lambda it: self._devices <= it.keys()
+        )
+        while not found:
+            if monotonic() - began > patience.round_seconds:
+                raise RunError(
+                    f"no device was at any edge for {patience.round_seconds:g} s; what was trained "
+                    "is kept: start the cloud again with the same --out"
+                )
+            _log.warning("no device is at any edge; waiting")
+            until = monotonic() + patience.reconnect_seconds
+            found = self._seek(until, lambda it: self._devices <= it.keys())
+        round_, capacity = side.cloud.round, side.config.cluster.capacity
+        places = side.musterer.muster(round_, found, self._edges, capacity)
+        side.cloud.assignment = side.musterer.assignment()
+        if places:
+            self._watch.placed(places)
+        self._send(found)
+        self._devices = set(found)
 
     def train_round(self) -> list[DeviceReport]:
         """One global round; an edge that does not answer counts nothing."""
         cloud = self._side.cloud
         orders = cloud.orders()
-        answers = self._ask(orders)
-        for name, order in orders.items():  # in a fixed order: sums do not depend on who was first
-            answer = answers[name]
-            try:
-                if isinstance(answer, ElsaError):
-                    raise answer
-                cloud.receive(name, expect(EdgeUpdate, answer))
-            except ElsaError as error:
-                reason = f"{name}: {type(error).__name__}: {error}"
-                _log.warning("round %d without %s", order.round, reason)
-                lost = tuple(DeviceReport(it, 0, 0, 0.0, reason) for it in order.devices)
-                cloud.receive(name, EdgeUpdate(order.round, cloud.adapters, 0.0, lost))
-        return cloud.close_round()
+        asked: Mapping[str, Message] = orders
+        while asked:
+            behaviours: dict[str, Behaviours] = {}
+            answers = self._ask(asked)
+            for name, answer in answers.items():  # in a fixed order: sums do not depend on time
+                try:
+                    if isinstance(answer, Behaviours):
+                        behaviours[name] = answer
+                    elif isinstance(answer, ElsaError):
+                        raise answer
+                    else:
+                        cloud.receive(name, expect(EdgeUpdate, answer))
+                except ElsaError as error:
+                    self._without(name, orders[name], error)
+            asked, standings = cloud.judge(behaviours) if behaviours else ({}, ())
+            if standings:
+                self._watch.judged(next(iter(behaviours.values())).edge_round, standings)
+        reports = cloud.close_round()
+        regrouping = cloud.regroup()
+        if regrouping is not None:
+            self._watch.regrouped(regrouping)
+        return reports
 
     def evaluate(self) -> dict[str, Tally]:
-        """What each device counts with the global adapters."""
+        """What each device counts with the global adapters, at the edge where it belongs now."""
+        self.gather()
         meter = self._side.meter
         meter.phase = "evaluate"
         try:
-            answers = self._ask(self._side.cloud.evaluation_orders({}))
+            orders = self._side.cloud.evaluation_orders({})
+            answers = self._ask({edge: it for edge, it in orders.items() if it.devices})
         finally:
             meter.phase = "train"
         heard = [it for it in answers.values() if isinstance(it, EdgeScores)]
@@ -134,52 +196,105 @@ class Deployed:
 
     def end(self) -> None:
         """Tell the edges, and through them the devices, that the run is over."""
-        for name, link in self._links.items():
-            try:
-                link.call(Task("end", 0, 0))
-            except ElsaError as error:
-                _log.warning("%s could not be told that the run is over: %s", name, error)
+        until = monotonic() + self._patience.reconnect_seconds
+
+        def late(*_: object) -> str:
+            return "did not answer in time" if monotonic() > until else ""
+
+        told = self._asking.ask(dict.fromkeys(self._side.edges, Task("end", 0, 0)), late)
+        for name, answer in told.items():
+            if isinstance(answer, ElsaError):
+                _log.warning("%s could not be told that the run is over: %s", name, answer)
+
+    def close(self) -> None:
+        """Ask nothing more."""
+        self._asking.close()
+
+    def _without(self, name: str, order: RoundOrder, error: ElsaError) -> None:
+        """Close a round without an edge."""
+        reason = f"{name}: {type(error).__name__}: {error}"
+        _log.warning("round %d without %s", order.round, reason)
+        lost = tuple(DeviceReport(it, 0, 0, 0.0, plain(reason)) for it in order.devices)
+        cloud = self._side.cloud
+        cloud.receive(name, EdgeUpdate(order.round, cloud.adapters, 0.0, lost))
 
     def _ask(self, orders: Mapping[str, Message]) -> dict[str, Message | ElsaError]:
-        """The answer of each edge, or why there is none.
+        """The answer of each edge to an order, or why there is none."""
+        patience, enough = self._patience, math.ceil(self._patience.edge_quorum * len(orders))
+        since = [math.inf]
 
-        An edge that goes away is given its order again when it is back: it begins it anew.
-        """
-        until, over = monotonic() + self._side.config.deploy.round_seconds, threading.Event()
+        def give_up(_: object, answers: Mapping[str, Message | ElsaError]) -> str:
+            if sum(not isinstance(it, ElsaError) for it in answers.values()) >= enough:
+                since[0] = min(since[0], monotonic())
+            if monotonic() - since[0] <= patience.straggler_seconds:
+                return ""
+            return (
+                f"was not done {patience.straggler_seconds:g} s after {patience.edge_quorum:.0%} "
+                "of the edges were"
+            )
 
-        def ask(name: str, order: Message) -> Message | ElsaError:
-            while True:
-                try:
-                    return self._links[name].call(order)
-                except LinkError as error:
-                    if monotonic() > until or over.wait(_PAUSE):
-                        return error
-                    _log.warning("%s; asking again", error)
-                except ElsaError as error:
-                    return error
+        return self._asking.ask(orders, give_up, self._watch.tick)
 
-        pool = ThreadPoolExecutor(len(orders), "edges")
-        try:
-            coming: dict[Future[Message | ElsaError], str] = {
-                pool.submit(ask, name, order): name for name, order in orders.items()
-            }
-            left = set(coming)
-            while left:
-                left -= wait(left, timeout=0.5, return_when=FIRST_COMPLETED).done
-                self._watch.tick()
-        finally:
-            over.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-        return {name: it.result() for it, name in coming.items()}
+    def _seek(
+        self, until: float, enough: Callable[[Mapping[str, Found]], bool]
+    ) -> dict[str, Found]:
+        """The devices that are there; waits until they are enough, or until some time."""
+        found: dict[str, Found] = {}
+        while not (found := self._roll(until)) or not enough(found):
+            if monotonic() > until:
+                break
+            sleep(_PAUSE)
+        return found
+
+    def _roll(
+        self, until: float, moves: Mapping[str, Sequence[Move]] | None = None
+    ) -> dict[str, Found]:
+        """Ask who is there once; an edge that was not there last time has a glance only."""
+        expected, glanced = self._edges or set(self._side.edges), monotonic() + _GLANCE
+
+        def give_up(left: Collection[str], _: object) -> str:
+            now = monotonic()
+            waiting = now <= glanced or (expected.intersection(left) and now <= until)
+            return "" if waiting else "did not answer the roll call in time"
+
+        calls = {it: RollCall(tuple((moves or {}).get(it, ()))) for it in self._side.edges}
+        answers = self._asking.ask(calls, give_up, self._watch.tick)
+        self._edges = {name for name, it in answers.items() if isinstance(it, Presence)}
+        for name in set(calls) - self._edges - self._gone:
+            _log.warning("%s is not there: %s", name, answers[name])
+        for name in self._gone & self._edges:
+            _log.info("%s is there", name)
+        self._gone = set(calls) - self._edges
+        heard: dict[str, tuple[float, Found]] = {}
+        for name, answer in answers.items():
+            for it in answer.present if isinstance(answer, Presence) else ():
+                found = Found(name, {way.edge: way.seconds / 2 for way in it.routes})
+                if it.silent < heard.get(it.device, (math.inf,))[0]:  # two claim it: the last heard
+                    heard[it.device] = (it.silent, found)
+        return {device: heard[device][1] for device in sorted(heard)}
+
+    def _send(self, found: Mapping[str, Found]) -> None:
+        """Have devices that belong elsewhere go there, and wait a while for them to arrive."""
+        placed, until = self._side.musterer.placed, monotonic() + self._patience.reconnect_seconds
+        going = {name for name, it in found.items() if placed[name] not in ("", it.edge)}
+        while going and monotonic() <= until:
+            moves: dict[str, list[Move]] = {}
+            for name in going & found.keys():
+                moves.setdefault(found[name].edge, []).append(Move(name, placed[name]))
+            self._roll(until, moves)
+            sleep(_PAUSE)
+            found = self._roll(until)
+            going -= {name for name, it in found.items() if it.edge == placed[name]}
 
 
-def run_cloud(
+def run_cloud(  # noqa: PLR0913
     config: Config,
     edges: Mapping[str, str],
     security: Security,
     *,
     out: Path | None = None,
     watched: Supervision = _UNWATCHED,
+    layers: Sequence[Layer] = (),
     listen: Listener = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
@@ -192,6 +307,7 @@ def run_cloud(
         security: who the cloud is.
         out: folder of the run; one that was stopped is gone on with. None takes runs/NAME, new.
         watched: by whom it is watched over.
+        layers: effects on what passes its links.
         listen: told every event as it happens.
         say: told what takes time before the first event.
         stop: asked twice a second.
@@ -208,24 +324,14 @@ def run_cloud(
             f"{config.federation.edges} needs those of {', '.join(assignment_of(config))}"
         )
     prepare(config.run.threads)
-    labels = tuple(config.data.labels)
     directory = model_directory(config.model.path, say)
-    model = load_model(config, len(labels), directory)
-    nothing = Table((), label_names=labels)  # no text comes here
-    sources = Sources((TaskParts("", Text(nothing, nothing), model),), load_tokenizer(directory))
-    adapters = initial_adapters(model.checkpoint, model.task, model.lora, config.run.seed)
-    if config.cluster.strategy != "none" or config.cluster.trust:
-        raise ConfigError(
-            f"cluster.strategy = '{config.cluster.strategy}', cluster.trust = "
-            f"{str(config.cluster.trust).lower()}: devices are watched in simulations only so far; "
-            "set 'none' and false"
-        )
-    side = CloudSide(config, cloud_of(config, adapters), Meter())
-    limit = frame_limit(
-        config,
-        model.checkpoint.hidden_size,
-        sum(it.nbytes for it in adapters.values()),
-    )
+    sources = told_sources(config, directory)
+    adapters = initial_of(sources, config.run.seed)
+    names, unknown = device_names(config), defaultdict[tuple[str, str], float](float)
+    musterer = overseer_of(config, names, list(assignment_of(config)), unknown, Musterer)
+    side = CloudSide(config, cloud_of(config, adapters, musterer), Meter(), musterer)
+    size = sum(it.nbytes for it in adapters.values())
+    limit = frame_limit(config, sources.model.checkpoint.hidden_size, size)
     patience = config.deploy
     timing = Timing(_ROUND_MARGIN * patience.round_seconds, patience.reconnect_seconds)
     links = {
@@ -233,7 +339,7 @@ def run_cloud(
             address,
             Link("edge_cloud", name, CLOUD),
             security,
-            (side.meter,),
+            (side.meter, *layers),
             timing=timing,
             limit=limit,
         )
@@ -248,6 +354,7 @@ def run_cloud(
     with ExitStack() as running:
         for link in links.values():
             running.callback(link.close)
+        running.callback(lambda: played[0].close() if played else None)
         if watched.metrics:
             from elsa.engine.deploy.metrics import CloudMetrics, scraped
 

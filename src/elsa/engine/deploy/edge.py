@@ -3,23 +3,32 @@
 import logging
 from collections.abc import Callable
 from contextlib import ExitStack
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 
 from torch import Tensor
 
 from elsa.config.schema import Config
 from elsa.core.split import Split
-from elsa.engine.build import assignment_of, edge_of
+from elsa.engine.build import Sources, assignment_of, device_names, edge_of, initial_of
 from elsa.engine.codecs import hop_codecs, prepare_codecs
+from elsa.engine.deploy.keep import Keeper, Kept
 from elsa.engine.deploy.rounds import CLOUD, EdgeRounds
 from elsa.engine.deploy.supervision import Supervision
-from elsa.engine.deploy.terms import check_deployable, check_terms, frame_limit, terms_of
+from elsa.engine.deploy.terms import (
+    check_deployable,
+    check_terms,
+    frame_limit,
+    task_of,
+    terms_of,
+    told_sources,
+)
 from elsa.engine.directions import Directions, public_directions
 from elsa.engine.machine import prepare
-from elsa.engine.parts import ModelParts, Say, load_model, model_directory
+from elsa.engine.parts import Say, model_directory
+from elsa.engine.probes import open_probing
+from elsa.engine.tasks import data_of
 from elsa.errors import ConfigError
-from elsa.model.segments import initial_adapters
-from elsa.model.tokenizer import load_tokenizer
 from elsa.wire.messages import Register, Welcome
 from elsa.wire.rpc.security import Security
 from elsa.wire.rpc.server import RpcServer, Watch
@@ -37,16 +46,20 @@ def run_edge(
     security: Security,
     *,
     watched: Supervision = _UNWATCHED,
+    state: Path | None = None,
     say: Say = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Serve devices and the cloud until the cloud says that the run is over, or `stop` does.
+
+    Any device of the run may come; the cloud says which ones take part here.
 
     Args:
         config: of the run, alike at all parties.
         listen: HOST:PORT.
         security: who this edge is.
         watched: by whom it is watched over.
+        state: folder where it keeps the optimizer state of its part of the model; None keeps none.
         say: told what takes time, and where it listens.
         stop: asked twice a second.
 
@@ -56,29 +69,36 @@ def run_edge(
     check_deployable(config)
     prepare(config.run.threads)
     name = security.name
-    roster = assignment_of(config).get(name)
-    if roster is None:
+    if name not in assignment_of(config):
         raise ConfigError(
             f"'{name}' is no edge of federation.edges = {config.federation.edges}; "
             f"allowed: {', '.join(assignment_of(config))}"
         )
     prepare_codecs(config.wire, say)
-    directory = model_directory(config.model.path, say)
-    model = load_model(config, len(config.data.labels), directory)
-    hidden = model.checkpoint.hidden_size
-    axes = _axes(config, model)
+    sources = told_sources(config, model_directory(config.model.path, say))
+    models = {task.name: task.model for task in sources.tasks}
+    model, hidden = sources.model, sources.model.checkpoint.hidden_size
+    axes = _axes(config, sources)
     directions = Directions(axes.__getitem__, hidden)
     codecs_of = partial(hop_codecs, config.wire, hidden, directions)
-    ours = terms_of(config, model, config.data.labels)
+    labels = {task: rows.labels for task, rows in data_of(config).items()}
+    ours = {task: terms_of(config, models[task], labels[task]) for task in models}
+    roster = device_names(config)
 
     def welcome(peer: str, request: Register) -> Welcome:
-        check_terms(ours, request.terms, name, peer)
+        check_terms(ours[task_of(config, peer)], request.terms, name, peer)
         return Welcome(axes)
 
     model.trunk(Split.of(model.checkpoint.blocks, config.split.bottom, config.split.top))
-    adapters = initial_adapters(model.checkpoint, model.task, model.lora, config.run.seed)
+    adapters = initial_of(sources, config.run.seed)
     limit = frame_limit(config, hidden, sum(it.nbytes for it in adapters.values()))
-    rounds = EdgeRounds(edge_of(config, model, name, codecs_of), roster, welcome, config.deploy)
+    probing = cache(partial(open_probing, config, models, sources.tokenizer))
+    edge = edge_of(config, model, name, codecs_of, probing)
+    keeper = Keeper(state, name, next(iter(ours.values())))
+    edge.restore(keeper.load().tensors, {})
+    rounds = EdgeRounds(
+        edge, roster, welcome, config.deploy, lambda it: keeper.save(Kept(it.moments()))
+    )
     handle: Handler = rounds.handle
     watch = Watch(rounds.began, rounds.back, rounds.left, rounds.lose)
     with ExitStack() as running:
@@ -92,7 +112,7 @@ def run_edge(
             handle, listen, security, callers=[*roster, CLOUD], limit=limit, watch=watch
         )
         server.start()
-        say(f"{name} listens at {server.address} for {', '.join(roster)} and the cloud")
+        say(f"{name} listens at {server.address} for {len(roster)} devices and the cloud")
         watched.ready(True)
         over = False
         try:
@@ -115,16 +135,12 @@ def _lost(name: str, left: str) -> str:
     )
 
 
-def _axes(config: Config, model: ModelParts) -> dict[str, Tensor]:
-    """The public axes [D, D] that the codecs of this config turn onto, by hop."""
-    hidden, axes = model.checkpoint.hidden_size, dict[str, Tensor]()
-    public = public_directions(config, model, load_tokenizer(model.checkpoint.directory))
-
-    def noted(hop: str) -> Tensor:
-        axes[hop] = public.first(hop, hidden)
-        return axes[hop]
-
+def _axes(config: Config, sources: Sources) -> dict[str, Tensor]:
+    """The public axes [D, R] that the codecs of this config turn onto, by hop."""
+    model = sources.model
+    public = public_directions(config, model, sources.tokenizer)
     in_memory = config.wire.model_copy(update={"folder": ""})
-    hop_codecs(in_memory, hidden, Directions(noted, hidden))
+    hop_codecs(in_memory, model.checkpoint.hidden_size, public)
+    axes = {hop: public.first(hop, rank) for hop, rank in public.asked.items()}
     model.segments.cache_clear()  # an edge holds no bottom and no top
     return axes

@@ -4,26 +4,31 @@ The cloud asks with an order and waits for its answer; in between, devices ask f
 take their steps. Requests come from a thread a caller; whatever touches the edge runs on one
 compute lane, first come first served, and each device has one request there at most.
 
-A device that does not come, or says nothing for too long, is left out of the round and named in the
-report; so every order ends in a bounded time.
+A device that does not come, says nothing for too long, or is not done a while after enough others
+were, is left out of the round and named in the report; so every order ends in a bounded time.
 """
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Collection
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from functools import partial
-from time import monotonic
+from time import monotonic, time
 from typing import Any, TypeVar
 
 from elsa.config.schema import Deploy
+from elsa.engine.deploy.roll import Roll
+from elsa.engine.deploy.tokens import Step, Tokens
 from elsa.errors import LinkError, ProtocolError
 from elsa.roles.edge import Edge
 from elsa.wire.messages import (
     Accepted,
+    Behaviours,
     EdgeScores,
     EdgeUpdate,
     EvaluationOrder,
+    LocalPlan,
     Message,
     Next,
     Register,
@@ -31,8 +36,10 @@ from elsa.wire.messages import (
     Score,
     Task,
     Update,
+    Verdicts,
     Welcome,
 )
+from elsa.wire.places import Clock, Ping, RollCall
 
 CLOUD = "cloud"
 """Name of the only caller whose orders an edge takes."""
@@ -41,6 +48,7 @@ HOLD = 5.0
 
 Answer = TypeVar("Answer")
 Order = RoundOrder | EvaluationOrder
+Outcome = EdgeUpdate | EdgeScores | Behaviours
 _WAIT = Task("wait", 0, 0)
 _STOPPING = "this edge server is stopping"
 _log = logging.getLogger(__name__)
@@ -55,6 +63,7 @@ class EdgeRounds:
         roster: Collection[str],
         welcome: Callable[[str, Register], Welcome],
         patience: Deploy,
+        keep: Callable[[Edge], None] = lambda _: None,
     ) -> None:
         """Set up.
 
@@ -63,21 +72,27 @@ class EdgeRounds:
             roster: names of the devices that may come.
             welcome: greets a device, or raises what it is refused with.
             patience: how long is waited for what.
+            keep: called on the lane when an order has been carried out, to save what is to last.
         """
         self._edge = edge
         self._roster = frozenset(roster)
         self._welcome = welcome
         self._patience = patience
+        self._keep = keep
+        self._tokens = Tokens()
         self._lane = ThreadPoolExecutor(1, "lane")
         self._news = threading.Condition()
         self._order = 0  # number of the order being carried out; those before are over
+        self._running: Order | None = None  # the order itself
+        self._edge_round = 0
+        self._until = 0.0  # when the order must be over
         self._task: Task | None = None
         self._due: dict[str, float] = {}  # devices awaited, and when each was last heard
         self._lost: set[str] = set()  # devices left out of the rest of the order
+        self._finished = 0  # how many have done the task
         self._told: set[str] = set()  # those that have their task
         self._asking: set[str] = set()  # those that the edge is answering
-        self._away: dict[str, float] = {}  # those without a stream, and since when
-        self._known: set[str] = set()  # those that were greeted
+        self._roll = Roll()
         self._ending = False
         self._heard_end: set[str] = set()
         self._queued: set[Future[Any]] = set()
@@ -88,24 +103,24 @@ class EdgeRounds:
         Raises:
             ElsaError: the request is refused.
         """
+        if isinstance(request, Ping):
+            return Clock(int(time() * 1e6))
         if peer == CLOUD:
             return self._obey(request)
         if isinstance(request, Register):
             greeting = self._welcome(peer, request)
             with self._news:
-                self._known.add(peer)
+                self._roll.greet(peer, request.routes)
             return greeting
-        if peer not in self._known:
+        if peer not in self._roll:
             raise ProtocolError(f"device {peer} must send Register first")
         with self._news:
+            self._roll.hear(peer)
             self._asking.add(peer)
         try:
             if isinstance(request, Next):
                 return self._next(peer)
-            answer = self._on_lane(lambda: self._edge.handle(peer, request))
-            if isinstance(request, Update | Score):
-                self._done(peer)
-            return answer
+            return self._step(peer, request)
         finally:
             with self._news:
                 self._asking.discard(peer)
@@ -116,8 +131,7 @@ class EdgeRounds:
     def began(self, peer: str) -> None:
         """A caller began a new session; what it had done of a round is lost."""
         with self._news:
-            self._away.pop(peer, None)
-            self._known.discard(peer)
+            self._roll.begin(peer)
             lost = peer in self._due and peer in self._told
         if lost:
             self.lose(peer, "LinkError: it began a new session in the middle of its task")
@@ -125,13 +139,13 @@ class EdgeRounds:
     def back(self, peer: str) -> None:
         """A caller's stream is there again."""
         with self._news:
-            self._away.pop(peer, None)
+            self._roll.away.pop(peer, None)
 
     def left(self, peer: str) -> None:
         """A caller's stream ended; it may come back."""
         with self._news:
             if peer in self._roster:
-                self._away[peer] = monotonic()
+                self._roll.away[peer] = monotonic()
             self._news.notify_all()
 
     def lose(self, peer: str, reason: str) -> None:
@@ -141,6 +155,7 @@ class EdgeRounds:
             if self._due.pop(peer, None) is None:
                 return
             self._lost.add(peer)
+        self._tokens.drop(peer)
         _log.warning("%s left out of the round: %s", peer, reason)
         self._on_lane(lambda: self._edge.lose(peer, reason) if order == self._order else None)
         with self._news:
@@ -155,7 +170,7 @@ class EdgeRounds:
     def connected(self) -> int:
         """Devices that were greeted and have a stream."""
         with self._news:
-            return len(self._known - self._away.keys())
+            return len(self._roll.there())
 
     @property
     def queued(self) -> int:
@@ -187,6 +202,12 @@ class EdgeRounds:
         match request:
             case RoundOrder() | EvaluationOrder():
                 return self._carry_out(request)
+            case Verdicts():
+                return self._settle(request)
+            case RollCall():
+                with self._news:
+                    self._news.notify_all()
+                    return self._roll.call(request.moves)
             case Task(what="end"):
                 with self._news:
                     self._ending = True
@@ -195,43 +216,74 @@ class EdgeRounds:
             case _:
                 raise ProtocolError(f"{type(request).__name__} is nothing the cloud may send")
 
-    def _carry_out(self, order: Order) -> EdgeUpdate | EdgeScores:
+    def _carry_out(self, order: Order) -> Outcome:
         """Run an order to its end; one that comes meanwhile takes its place."""
         with self._news:
             self._order += 1
             number = self._order
+            self._running, self._edge_round = order, 0
+            self._until = monotonic() + self._patience.round_seconds
             self._due.clear()
             self._lost = set(order.devices) - self._roster
             self._task = None
             self._news.notify_all()
         _log.info("%s of round %d for %s", type(order).__name__, order.round, list(order.devices))
         self._for_order(number, lambda: self._edge.open(order))
-        until = monotonic() + self._patience.round_seconds
         for name in tuple(self._lost):
             self._for_order(number, partial(self._edge.lose, name, "it is none of this edge's"))
         if isinstance(order, EvaluationOrder):
-            self._run(number, Task("evaluate", order.round, 0), order.devices, until)
-            return self._for_order(number, self._edge.close)
-        for edge_round in range(order.edge_rounds):
-            self._run(number, Task("train", order.round, edge_round), order.devices, until)
-            self._for_order(number, self._edge.close_edge_round)
-        return self._for_order(number, self._edge.close)
+            self._run(number, Task("evaluate", order.round, 0), order.devices)
+            return self._close(number)
+        return self._go_on(number, order)
 
-    def _run(self, number: int, task: Task, names: Collection[str], until: float) -> None:
+    def _settle(self, verdicts: Verdicts) -> Outcome:
+        """Go on with the order that stopped for these verdicts."""
+        with self._news:
+            number, order = self._order, self._running
+        if not isinstance(order, RoundOrder):
+            raise ProtocolError("verdicts came where no round is open; this edge began anew")
+        self._for_order(number, partial(self._edge.settle, verdicts))
+        self._edge_round += 1
+        return self._go_on(number, order)
+
+    def _go_on(self, number: int, order: RoundOrder) -> Outcome:
+        """Edge rounds until one is watched, or until the last."""
+        while self._edge_round < order.edge_rounds:
+            self._run(number, Task("train", order.round, self._edge_round), order.devices)
+            if self._for_order(number, lambda: self._edge.watched):
+                told = self._for_order(number, self._edge.behaviours)
+                behaved = {it.device for it in told.behaviours}
+                with self._news:
+                    self._lost |= set(order.devices) - behaved
+                return told
+            self._for_order(number, self._edge.close_edge_round)
+            self._edge_round += 1
+        return self._close(number)
+
+    def _close(self, number: int) -> Outcome:
+        outcome = self._for_order(number, self._edge.close)
+        with self._news:
+            self._running = None
+        self._for_order(number, lambda: self._keep(self._edge))
+        return outcome
+
+    def _run(self, number: int, task: Task, names: Collection[str]) -> None:
         """Have those of these devices do a task that are not lost."""
         now = monotonic()
         with self._news:
             self._check(number)
             self._task, self._told = task, set()
             self._due = {name: now for name in names if name not in self._lost}
-            for name in self._due:
-                if name not in self._known or name in self._away:
-                    self._away[name] = now  # it has as long to come as one that goes away now
+            self._finished, enough = 0, math.ceil(self._patience.device_quorum * len(self._due))
+            self._roll.expect(self._due)
             self._news.notify_all()
+        quorum = math.inf  # when there were enough
         while True:
             with self._news:
                 self._check(number)
-                late = self._late(until)
+                if self._finished >= enough:
+                    quorum = min(quorum, monotonic())
+                late = self._late(quorum)
                 if not late and not self._due:
                     self._task = None
                     return
@@ -240,13 +292,18 @@ class EdgeRounds:
             for name, reason in late.items():
                 self.lose(name, reason)
 
-    def _late(self, until: float) -> dict[str, str]:
+    def _late(self, quorum: float) -> dict[str, str]:
         """Devices that are waited for no longer, and why."""
         now, patience, late = monotonic(), self._patience, {}
         for name, heard in self._due.items():
-            away = self._away.get(name)
-            if now > until:
+            away = self._roll.away.get(name)
+            if now > self._until:
                 late[name] = f"LinkError: not done after {patience.round_seconds:g} s"
+            elif now - quorum > patience.straggler_seconds:
+                late[name] = (
+                    f"LinkError: not done {patience.straggler_seconds:g} s after "
+                    f"{patience.device_quorum:.0%} of the devices were"
+                )
             elif away is not None and now - away > patience.reconnect_seconds:
                 late[name] = f"LinkError: away for {patience.reconnect_seconds:g} s"
             elif name not in self._asking and now - heard > patience.answer_seconds:
@@ -264,22 +321,35 @@ class EdgeRounds:
                     self._heard_end.add(peer)
                     self._news.notify_all()
                     return Task("end", 0, 0)
+                if going := self._roll.move(peer):
+                    return going
                 if self._task and peer in self._due and peer not in self._told:
                     self._told.add(peer)
                     return self._task
                 left = until - monotonic()
-                if left <= 0 or peer in self._away:
+                if left <= 0 or peer in self._roll.away:
                     return _WAIT
                 self._news.wait(left)
 
+    def _step(self, peer: str, request: Message) -> Message:
+        if isinstance(request, Step):
+            self._tokens.check(peer, request)
+        answer = self._on_lane(lambda: self._edge.handle(peer, request))
+        if isinstance(answer, LocalPlan):
+            return self._tokens.give(peer, answer)
+        if isinstance(request, Update | Score):
+            self._tokens.drop(peer)
+            self._done(peer)
+        return answer
+
     def _done(self, peer: str) -> None:
         with self._news:
-            self._due.pop(peer, None)
+            self._finished += self._due.pop(peer, None) is not None
             self._news.notify_all()
 
     def _all_told(self) -> bool:
-        there = self._known - self._away.keys()
-        return self._ending and there <= self._heard_end
+        awaited = self._roll.awaited(self._patience.reconnect_seconds)
+        return self._ending and awaited <= self._heard_end
 
     # The lane.
 

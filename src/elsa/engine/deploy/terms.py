@@ -2,12 +2,17 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from elsa.config.schema import Config
+from elsa.data.table import Table
+from elsa.engine.build import Sources, device_names
 from elsa.engine.codecs import adapters_sent, words_of
-from elsa.engine.parts import ModelParts, digests
+from elsa.engine.parts import ModelParts, Text, digests
+from elsa.engine.tasks import TaskParts, data_of, devices_of, load_models
 from elsa.errors import ConfigError
 from elsa.model.tasks import Classification
+from elsa.model.tokenizer import load_tokenizer
 
 
 def terms_of(config: Config, model: ModelParts, labels: Sequence[str]) -> dict[str, str]:
@@ -69,21 +74,45 @@ def check_deployable(config: Config) -> None:
             f"split.mode = '{config.split.mode}' is for simulation: nothing yet moves a block "
             "between real machines; allowed: 'fixed', with split.bottom and split.top"
         )
-    if config.task:
-        raise ConfigError("[[task]]: several tasks are for simulation; real machines take one")
-    if config.model.task == "classification" and len(config.data.labels) < 2:
-        raise ConfigError(
-            "data.labels is empty: no machine sees all rows, so each must be told the classes, as "
-            "in data.labels = ['no', 'yes']"
-        )
+    for name, rows in data_of(config).items():
+        if config.model.task == "classification" and len(rows.labels) < 2:
+            raise ConfigError(
+                f"{f'labels of [[task]] {name}' if name else 'data.labels'} is empty: no machine "
+                "sees all rows, so each must be told the classes, as in labels = ['no', 'yes']"
+            )
 
 
-def frame_limit(config: Config, hidden: int, adapter_bytes: int) -> int:
-    """Bytes of the largest frame that an honest party sends."""
+def told_sources(config: Config, directory: Path) -> Sources:
+    """The model with the head of each task, and no rows: for those to whom no text comes.
+
+    Raises:
+        ModelError: the model cannot be used.
+    """
+    labels = {name: tuple(rows.labels) for name, rows in data_of(config).items()}
+    models = load_models(config, labels, directory)
+    nothing = {name: Table((), label_names=classes) for name, classes in labels.items()}
+    tasks = [TaskParts(it, Text(nothing[it], nothing[it]), models[it]) for it in labels]
+    return Sources(tuple(tasks), load_tokenizer(directory))
+
+
+def task_of(config: Config, device: str) -> str:
+    """Name of the task whose rows a device holds; empty where there is one without a name."""
+    shares = zip(data_of(config), devices_of(config, device_names(config)), strict=True)
+    return next(task for task, members in shares if device in members)
+
+
+def frame_limit(config: Config, hidden: int, adapter_bytes: int, axes: int = 0) -> int:
+    """Bytes of the largest frame that an honest party sends.
+
+    Args:
+        config: of the run.
+        hidden: D.
+        adapter_bytes: of all adapters.
+        axes: most public axes at a cut; only edges send any.
+    """
     rows = max(config.train.batch_size, config.evaluate.batch_size)
     states = rows * config.model.max_tokens * hidden * 4
-    axes = 2 * hidden * hidden * 4
-    return max(states, adapter_bytes, axes) * 5 // 4 + 2**20
+    return max(states, adapter_bytes, 2 * hidden * axes * 4) * 5 // 4 + 2**20
 
 
 def _digest(what: object) -> str:

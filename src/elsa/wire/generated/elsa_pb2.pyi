@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Envelope(_message.Message):
-    __slots__ = ("protocol", "ready", "local_plan", "activations", "gradients", "update", "accepted", "refusal", "round_order", "edge_update", "score", "evaluation_order", "edge_scores", "resend", "register", "welcome", "next", "task", "behaviours", "verdicts", "payload")
+    __slots__ = ("protocol", "ready", "local_plan", "activations", "gradients", "update", "accepted", "refusal", "round_order", "edge_update", "score", "evaluation_order", "edge_scores", "resend", "register", "welcome", "next", "task", "behaviours", "verdicts", "ping", "clock", "roll_call", "presence", "payload")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     LOCAL_PLAN_FIELD_NUMBER: _ClassVar[int]
@@ -28,6 +28,10 @@ class Envelope(_message.Message):
     TASK_FIELD_NUMBER: _ClassVar[int]
     BEHAVIOURS_FIELD_NUMBER: _ClassVar[int]
     VERDICTS_FIELD_NUMBER: _ClassVar[int]
+    PING_FIELD_NUMBER: _ClassVar[int]
+    CLOCK_FIELD_NUMBER: _ClassVar[int]
+    ROLL_CALL_FIELD_NUMBER: _ClassVar[int]
+    PRESENCE_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     ready: Ready
@@ -49,8 +53,12 @@ class Envelope(_message.Message):
     task: Task
     behaviours: Behaviours
     verdicts: Verdicts
+    ping: Ping
+    clock: Clock
+    roll_call: RollCall
+    presence: Presence
     payload: bytes
-    def __init__(self, protocol: _Optional[int] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., local_plan: _Optional[_Union[LocalPlan, _Mapping]] = ..., activations: _Optional[_Union[Activations, _Mapping]] = ..., gradients: _Optional[_Union[Gradients, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., round_order: _Optional[_Union[RoundOrder, _Mapping]] = ..., edge_update: _Optional[_Union[EdgeUpdate, _Mapping]] = ..., score: _Optional[_Union[Score, _Mapping]] = ..., evaluation_order: _Optional[_Union[EvaluationOrder, _Mapping]] = ..., edge_scores: _Optional[_Union[EdgeScores, _Mapping]] = ..., resend: _Optional[_Union[Resend, _Mapping]] = ..., register: _Optional[_Union[Register, _Mapping]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ..., next: _Optional[_Union[Next, _Mapping]] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., behaviours: _Optional[_Union[Behaviours, _Mapping]] = ..., verdicts: _Optional[_Union[Verdicts, _Mapping]] = ..., payload: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, protocol: _Optional[int] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., local_plan: _Optional[_Union[LocalPlan, _Mapping]] = ..., activations: _Optional[_Union[Activations, _Mapping]] = ..., gradients: _Optional[_Union[Gradients, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., round_order: _Optional[_Union[RoundOrder, _Mapping]] = ..., edge_update: _Optional[_Union[EdgeUpdate, _Mapping]] = ..., score: _Optional[_Union[Score, _Mapping]] = ..., evaluation_order: _Optional[_Union[EvaluationOrder, _Mapping]] = ..., edge_scores: _Optional[_Union[EdgeScores, _Mapping]] = ..., resend: _Optional[_Union[Resend, _Mapping]] = ..., register: _Optional[_Union[Register, _Mapping]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ..., next: _Optional[_Union[Next, _Mapping]] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., behaviours: _Optional[_Union[Behaviours, _Mapping]] = ..., verdicts: _Optional[_Union[Verdicts, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., clock: _Optional[_Union[Clock, _Mapping]] = ..., roll_call: _Optional[_Union[RollCall, _Mapping]] = ..., presence: _Optional[_Union[Presence, _Mapping]] = ..., payload: _Optional[bytes] = ...) -> None: ...
 
 class Packet(_message.Message):
     __slots__ = ("codec", "dtype", "shape")
@@ -95,62 +103,72 @@ class Ready(_message.Message):
     def __init__(self, round: _Optional[int] = ..., edge_round: _Optional[int] = ..., bottom: _Optional[int] = ..., top: _Optional[int] = ..., frozen: _Optional[bool] = ..., reach: _Optional[str] = ..., rank: _Optional[int] = ..., head: _Optional[str] = ...) -> None: ...
 
 class LocalPlan(_message.Message):
-    __slots__ = ("round", "edge_round", "local_steps", "seed", "adapters")
+    __slots__ = ("round", "edge_round", "local_steps", "seed", "adapters", "token")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     EDGE_ROUND_FIELD_NUMBER: _ClassVar[int]
     LOCAL_STEPS_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     ADAPTERS_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
     round: int
     edge_round: int
     local_steps: int
     seed: int
     adapters: _containers.RepeatedCompositeFieldContainer[Tensor]
-    def __init__(self, round: _Optional[int] = ..., edge_round: _Optional[int] = ..., local_steps: _Optional[int] = ..., seed: _Optional[int] = ..., adapters: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...) -> None: ...
+    token: str
+    def __init__(self, round: _Optional[int] = ..., edge_round: _Optional[int] = ..., local_steps: _Optional[int] = ..., seed: _Optional[int] = ..., adapters: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., token: _Optional[str] = ...) -> None: ...
 
 class Activations(_message.Message):
-    __slots__ = ("step", "training", "lengths", "packet", "numbers")
+    __slots__ = ("step", "training", "lengths", "packet", "numbers", "token")
     STEP_FIELD_NUMBER: _ClassVar[int]
     TRAINING_FIELD_NUMBER: _ClassVar[int]
     LENGTHS_FIELD_NUMBER: _ClassVar[int]
     PACKET_FIELD_NUMBER: _ClassVar[int]
     NUMBERS_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
     step: int
     training: bool
     lengths: _containers.RepeatedScalarFieldContainer[int]
     packet: Packet
     numbers: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, step: _Optional[int] = ..., training: _Optional[bool] = ..., lengths: _Optional[_Iterable[int]] = ..., packet: _Optional[_Union[Packet, _Mapping]] = ..., numbers: _Optional[_Iterable[int]] = ...) -> None: ...
+    token: str
+    def __init__(self, step: _Optional[int] = ..., training: _Optional[bool] = ..., lengths: _Optional[_Iterable[int]] = ..., packet: _Optional[_Union[Packet, _Mapping]] = ..., numbers: _Optional[_Iterable[int]] = ..., token: _Optional[str] = ...) -> None: ...
 
 class Resend(_message.Message):
-    __slots__ = ("step",)
+    __slots__ = ("step", "token")
     STEP_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
     step: int
-    def __init__(self, step: _Optional[int] = ...) -> None: ...
+    token: str
+    def __init__(self, step: _Optional[int] = ..., token: _Optional[str] = ...) -> None: ...
 
 class Gradients(_message.Message):
-    __slots__ = ("step", "packet")
+    __slots__ = ("step", "packet", "token")
     STEP_FIELD_NUMBER: _ClassVar[int]
     PACKET_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
     step: int
     packet: Packet
-    def __init__(self, step: _Optional[int] = ..., packet: _Optional[_Union[Packet, _Mapping]] = ...) -> None: ...
+    token: str
+    def __init__(self, step: _Optional[int] = ..., packet: _Optional[_Union[Packet, _Mapping]] = ..., token: _Optional[str] = ...) -> None: ...
 
 class Update(_message.Message):
-    __slots__ = ("round", "edge_round", "adapters", "rows", "samples", "loss")
+    __slots__ = ("round", "edge_round", "adapters", "rows", "samples", "loss", "token")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     EDGE_ROUND_FIELD_NUMBER: _ClassVar[int]
     ADAPTERS_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     SAMPLES_FIELD_NUMBER: _ClassVar[int]
     LOSS_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
     round: int
     edge_round: int
     adapters: _containers.RepeatedCompositeFieldContainer[Tensor]
     rows: int
     samples: int
     loss: float
-    def __init__(self, round: _Optional[int] = ..., edge_round: _Optional[int] = ..., adapters: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., rows: _Optional[int] = ..., samples: _Optional[int] = ..., loss: _Optional[float] = ...) -> None: ...
+    token: str
+    def __init__(self, round: _Optional[int] = ..., edge_round: _Optional[int] = ..., adapters: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., rows: _Optional[int] = ..., samples: _Optional[int] = ..., loss: _Optional[float] = ..., token: _Optional[str] = ...) -> None: ...
 
 class Accepted(_message.Message):
     __slots__ = ()
@@ -261,20 +279,22 @@ class EdgeUpdate(_message.Message):
     def __init__(self, round: _Optional[int] = ..., adapters: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., weight: _Optional[float] = ..., reports: _Optional[_Iterable[_Union[DeviceReport, _Mapping]]] = ..., heads: _Optional[_Iterable[_Union[HeadWeight, _Mapping]]] = ...) -> None: ...
 
 class Score(_message.Message):
-    __slots__ = ("round", "items", "correct", "loss", "texts", "whole")
+    __slots__ = ("round", "items", "correct", "loss", "texts", "whole", "token")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     CORRECT_FIELD_NUMBER: _ClassVar[int]
     LOSS_FIELD_NUMBER: _ClassVar[int]
     TEXTS_FIELD_NUMBER: _ClassVar[int]
     WHOLE_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
     round: int
     items: int
     correct: int
     loss: float
     texts: int
     whole: int
-    def __init__(self, round: _Optional[int] = ..., items: _Optional[int] = ..., correct: _Optional[int] = ..., loss: _Optional[float] = ..., texts: _Optional[int] = ..., whole: _Optional[int] = ...) -> None: ...
+    token: str
+    def __init__(self, round: _Optional[int] = ..., items: _Optional[int] = ..., correct: _Optional[int] = ..., loss: _Optional[float] = ..., texts: _Optional[int] = ..., whole: _Optional[int] = ..., token: _Optional[str] = ...) -> None: ...
 
 class EvaluationOrder(_message.Message):
     __slots__ = ("round", "devices", "adapters")
@@ -319,10 +339,12 @@ class Term(_message.Message):
     def __init__(self, name: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
 
 class Register(_message.Message):
-    __slots__ = ("terms",)
+    __slots__ = ("terms", "routes")
     TERMS_FIELD_NUMBER: _ClassVar[int]
+    ROUTES_FIELD_NUMBER: _ClassVar[int]
     terms: _containers.RepeatedCompositeFieldContainer[Term]
-    def __init__(self, terms: _Optional[_Iterable[_Union[Term, _Mapping]]] = ...) -> None: ...
+    routes: _containers.RepeatedCompositeFieldContainer[Route]
+    def __init__(self, terms: _Optional[_Iterable[_Union[Term, _Mapping]]] = ..., routes: _Optional[_Iterable[_Union[Route, _Mapping]]] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("axes",)
@@ -335,11 +357,63 @@ class Next(_message.Message):
     def __init__(self) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("what", "round", "edge_round")
+    __slots__ = ("what", "round", "edge_round", "edge")
     WHAT_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     EDGE_ROUND_FIELD_NUMBER: _ClassVar[int]
+    EDGE_FIELD_NUMBER: _ClassVar[int]
     what: str
     round: int
     edge_round: int
-    def __init__(self, what: _Optional[str] = ..., round: _Optional[int] = ..., edge_round: _Optional[int] = ...) -> None: ...
+    edge: str
+    def __init__(self, what: _Optional[str] = ..., round: _Optional[int] = ..., edge_round: _Optional[int] = ..., edge: _Optional[str] = ...) -> None: ...
+
+class Ping(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Clock(_message.Message):
+    __slots__ = ("microseconds",)
+    MICROSECONDS_FIELD_NUMBER: _ClassVar[int]
+    microseconds: int
+    def __init__(self, microseconds: _Optional[int] = ...) -> None: ...
+
+class Route(_message.Message):
+    __slots__ = ("edge", "seconds", "ahead")
+    EDGE_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    AHEAD_FIELD_NUMBER: _ClassVar[int]
+    edge: str
+    seconds: float
+    ahead: float
+    def __init__(self, edge: _Optional[str] = ..., seconds: _Optional[float] = ..., ahead: _Optional[float] = ...) -> None: ...
+
+class Move(_message.Message):
+    __slots__ = ("device", "edge")
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    EDGE_FIELD_NUMBER: _ClassVar[int]
+    device: str
+    edge: str
+    def __init__(self, device: _Optional[str] = ..., edge: _Optional[str] = ...) -> None: ...
+
+class RollCall(_message.Message):
+    __slots__ = ("moves",)
+    MOVES_FIELD_NUMBER: _ClassVar[int]
+    moves: _containers.RepeatedCompositeFieldContainer[Move]
+    def __init__(self, moves: _Optional[_Iterable[_Union[Move, _Mapping]]] = ...) -> None: ...
+
+class Present(_message.Message):
+    __slots__ = ("device", "silent", "routes")
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    SILENT_FIELD_NUMBER: _ClassVar[int]
+    ROUTES_FIELD_NUMBER: _ClassVar[int]
+    device: str
+    silent: float
+    routes: _containers.RepeatedCompositeFieldContainer[Route]
+    def __init__(self, device: _Optional[str] = ..., silent: _Optional[float] = ..., routes: _Optional[_Iterable[_Union[Route, _Mapping]]] = ...) -> None: ...
+
+class Presence(_message.Message):
+    __slots__ = ("present",)
+    PRESENT_FIELD_NUMBER: _ClassVar[int]
+    present: _containers.RepeatedCompositeFieldContainer[Present]
+    def __init__(self, present: _Optional[_Iterable[_Union[Present, _Mapping]]] = ...) -> None: ...

@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 
-from elsa.errors import LinkError, ProtocolError
+from elsa.errors import LinkError, ProtocolError, SessionError
 from elsa.wire.checks import FRAME_LIMIT
 from elsa.wire.rpc.options import METHOD, NUMBER, PEER, SERVICE, TOKEN, Timing, channel_options
 from elsa.wire.rpc.security import Loopback, Security, Tls, channel, check_address
@@ -84,8 +84,8 @@ class Rpc(Caller):
 
         Raises:
             CertificateError: this party's certificate files cannot be used.
-            LinkError: no answer in time, or the session is over at the other end; the next call
-                begins a new one. Or this link was closed.
+            SessionError: the session is over at the other end; the next call begins a new one.
+            LinkError: no answer in time; so does the next call. Or this link was closed.
             ProtocolError: the server does not let this party in.
         """
         timing, asked = self._timing, monotonic()
@@ -139,6 +139,8 @@ class Rpc(Caller):
         where = f"{self._server} at {self._address}"
         if error.code in _FINAL:
             return ProtocolError(f"{where} does not let {self._security.name} in: {error}")
+        if error.code is grpc.StatusCode.FAILED_PRECONDITION:
+            return SessionError(f"{where} began anew, or ended this session: {error}")
         hint = ""
         unreachable = "refused" in str(error) or error.code is not grpc.StatusCode.UNAVAILABLE
         if isinstance(self._security, Tls) and not unreachable:

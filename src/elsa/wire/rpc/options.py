@@ -33,12 +33,12 @@ class Timing:
 def channel_options(limit: int) -> Options:
     """Of a caller, with frames of up to `limit` bytes.
 
-    A dead peer shows in 9 to 15 s while nothing is sent; with data on its way only the deadline of
-    an answer is sure.
+    A frozen peer shows in 8 to 13 s while nothing is sent; with data on its way only the deadline
+    of an answer is sure.
     """
     return [
         *_sizes(limit),
-        ("grpc.keepalive_time_ms", 10_000),
+        ("grpc.keepalive_time_ms", 8_000),
         ("grpc.http2.ping_timeout_ms", 5_000),
         ("grpc.keepalive_timeout_ms", 5_000),
         ("grpc.http2.max_pings_without_data", 0),
@@ -52,7 +52,7 @@ def server_options(limit: int) -> Options:
     """Of a server, with frames of up to `limit` bytes."""
     return [
         *_sizes(limit),
-        ("grpc.keepalive_time_ms", 10_000),
+        ("grpc.keepalive_time_ms", 8_000),
         ("grpc.http2.ping_timeout_ms", 5_000),
         ("grpc.keepalive_timeout_ms", 5_000),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 1_000),

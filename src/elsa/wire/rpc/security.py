@@ -31,7 +31,7 @@ class Tls:
 
     Attributes:
         folder: of certificates: ca.pem, NAME.pem and NAME.key; revoked.txt, if there, lists serial
-            numbers in hexadecimal, a line each, that a server refuses.
+            numbers in hexadecimal, a line each, that a server refuses; the reason may follow.
         name: of this party.
     """
 
@@ -86,19 +86,33 @@ class Tls:
                 f"{self.key}: is not the key of {self.certificate} (subject {subject_of(own)})"
             )
 
-    def revoked(self, certificate: bytes) -> bool:
-        """Whether the list names the serial number of this PEM certificate."""
+    def revocation(self, certificate: bytes) -> str:
+        """Subject and reason, if the list names the serial number of this PEM certificate.
+
+        Raises:
+            CertificateError: the list cannot be read.
+        """
         path = self.folder / REVOKED
         if not path.exists():
-            return False
-        serial = x509.load_pem_x509_certificate(certificate).serial_number
-        listed = (line.partition("#")[0].strip() for line in _read(path).decode().splitlines())
-        try:
-            return serial in {int(line, 16) for line in listed if line}
-        except ValueError as error:
-            raise CertificateError(
-                f"{path}: {error}; allowed: a serial number in hexadecimal on each line"
-            ) from error
+            return ""
+        shown = x509.load_pem_x509_certificate(certificate)
+        for line in _read(path).decode(errors="replace").splitlines():
+            serial, _, reason = line.strip().partition(" ")
+            if not serial or serial.startswith("#"):
+                continue
+            try:
+                revoked = int(serial.replace(":", ""), 16) == shown.serial_number
+            except ValueError as error:
+                raise CertificateError(
+                    f"{path}: {error}; allowed: on each line a serial number in hexadecimal, and "
+                    "a reason if you like"
+                ) from error
+            if revoked:
+                return (
+                    f"the certificate of {subject_of(shown)}, serial {shown.serial_number:x}, was "
+                    f"revoked: {reason.strip(' #') or 'no reason is given'}"
+                )
+        return ""
 
 
 @dataclass(frozen=True)

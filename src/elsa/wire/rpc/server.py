@@ -15,7 +15,7 @@ from typing import Self
 
 import grpc
 
-from elsa.errors import ConfigError, FrameError, ProtocolError
+from elsa.errors import CertificateError, ConfigError, FrameError, ProtocolError
 from elsa.wire.checks import FRAME_LIMIT, check_name
 from elsa.wire.messages import Refusal
 from elsa.wire.rpc.options import METHOD, NUMBER, PEER, SERVICE, TOKEN, server_options
@@ -147,6 +147,10 @@ class RpcServer:
             return serve(self._handler, session.peer, data, refused)
 
         for number, data in enumerate(requests, number):  # noqa: B020
+            if gone := self._revoked(context):
+                refused(session.peer, f"{ProtocolError.__name__}: {gone}")
+                self._forget(session)
+                context.abort(grpc.StatusCode.PERMISSION_DENIED, gone)
             answer = session.answer(number, data, compute)
             self._watch.passed(session.peer, len(data), len(answer))
             yield answer
@@ -160,7 +164,7 @@ class RpcServer:
         try:
             peer = self._peer(context, sent)
             token, number = str(sent.get(TOKEN, _NO_TOKEN)), int(sent.get(NUMBER, ""))
-        except (ProtocolError, FrameError, ValueError) as error:
+        except (CertificateError, ProtocolError, FrameError, ValueError) as error:
             self._turn_away(context.peer(), "not let in", error)
             context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
         with self._lock:
@@ -194,8 +198,8 @@ class RpcServer:
         if isinstance(self._security, Tls):
             shown: dict[str, list[bytes]] = context.auth_context()
             peer = shown.get("x509_common_name", [b""])[0].decode(errors="replace")
-            if self._security.revoked(shown["x509_pem_cert"][0]):
-                raise ProtocolError(f"the certificate of {peer} has been revoked")
+            if gone := self._security.revocation(shown["x509_pem_cert"][0]):
+                raise ProtocolError(gone)
         else:
             peer = str(sent.get(PEER, ""))
         check_name("name of a caller", peer)
@@ -207,6 +211,15 @@ class RpcServer:
         said = {"peer": who, "reason": str(why)}
         _log.warning("%s refused at the door: %s", who, why, extra=said)
         self._watch.turned_away(kind)
+
+    def _revoked(self, context: grpc.ServicerContext) -> str:
+        """Why a caller that is in may not stay; empty if it may."""
+        if not isinstance(self._security, Tls):
+            return ""
+        try:
+            return self._security.revocation(context.auth_context()["x509_pem_cert"][0])
+        except CertificateError:  # nobody new comes in, which the log says; this one was in before
+            return ""
 
     def _leave(self, session: Session, context: grpc.ServicerContext) -> None:
         with self._lock:

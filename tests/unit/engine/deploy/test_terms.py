@@ -76,4 +76,5 @@ def test_shared_trunk_and_unnamed_classes_are_for_simulation(make: Any) -> None:
 def test_largest_batch_and_adapters_fit_the_limit(make: Any) -> None:
     config = make("evaluate.batch_size=7")
     assert frame_limit(config, 32, 0) > 7 * 32 * 32 * torch.float32.itemsize
+    assert frame_limit(config, 4096, 0, 4096) > 2 * 4096**2 * torch.float32.itemsize
     assert frame_limit(config, 32, 10**7) > 10**7

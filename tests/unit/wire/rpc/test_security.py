@@ -2,7 +2,9 @@
 
 import datetime
 import logging
+import re
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -165,13 +167,31 @@ def test_revoked_certificate_is_refused_and_said(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     own = x509.load_pem_x509_certificate((folder / "device-0.pem").read_bytes())
+    says = f"certificate of .*CN=device-0.*, serial {own.serial_number:x}, was revoked: lost in May"
     with serve(Tls(folder, "edge-0")) as server, caplog.at_level(logging.WARNING):
-        call(server.address, Tls(folder, "device-0"))
-        (folder / "revoked.txt").write_text(f"{own.serial_number:x}  # device-0, lost\n")
-        with pytest.raises(ProtocolError, match="certificate of device-0 has been revoked"):
+        link = Link("device_edge", "device-0", "edge-0")
+        with closing(Rpc(server.address, link, Tls(folder, "device-0"), timing=QUICK)) as inside:
+            inside.call(Accepted())
+            (folder / "revoked.txt").write_text(
+                f"# lost ones\n\n{own.serial_number:X} lost in May\n"
+            )
+            with pytest.raises(ProtocolError, match=says):  # whoever is in goes with its next word
+                inside.call(Accepted())
+        with pytest.raises(ProtocolError, match=says):
             call(server.address, Tls(folder, "device-0"))
         call(server.address, Tls(folder, "device-1"))
-    assert "certificate of device-0 has been revoked" in caplog.text
+    assert len(re.findall(says, caplog.text)) == 2
+
+
+def test_list_of_revoked_certificates_that_cannot_be_read_lets_nobody_new_in(folder: Path) -> None:
+    with serve(Tls(folder, "edge-0")) as server:
+        link = Link("device_edge", "device-0", "edge-0")
+        with closing(Rpc(server.address, link, Tls(folder, "device-0"), timing=QUICK)) as inside:
+            inside.call(Accepted())
+            (folder / "revoked.txt").write_text("device-1\n")
+            with pytest.raises(ProtocolError, match=r"revoked.txt: .* allowed: on each line"):
+                call(server.address, Tls(folder, "device-1"))
+            inside.call(Accepted())
 
 
 def test_caller_s_certificate_is_replaced_while_both_run(folder: Path) -> None:
