@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from elsa.engine.export import export_run
     from elsa.engine.run import Result, resume, run
     from elsa.errors import ElsaError, Interrupted
+    from elsa.report.page import write_report
 
 __version__ = "0.1.0"
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "load_config",
     "resume",
     "run",
+    "write_report",
 ]
 
 _HOMES = {
@@ -41,6 +43,7 @@ _HOMES = {
     "load_config": "elsa.config.load",
     "resume": "elsa.engine.run",
     "run": "elsa.engine.run",
+    "write_report": "elsa.report.page",
 }
 
 

@@ -180,7 +180,7 @@ def cloud(
     say = set_up(log, "cloud")
     settings, security = _begin(config, set_, "cloud", certs, plain)
     addresses = dict(_pairs(edge, "--edge", numbered("edge", settings.federation.edges)))
-    from elsa.cli.outcome import show
+    from elsa.cli.outcome import report, show
 
     with (
         Progress() as progress,
@@ -199,6 +199,7 @@ def cloud(
             say=say if log == "json" else progress.say,
             stop=lambda: bool(stopped),
         )
+    report(result.directory)
     show(result.directory, result.summary)
 
 

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from elsa.cli.progress import size
 from elsa.data.assets import cache_dir, is_cached
 from elsa.data.catalogue import ASSETS
+from elsa.report.numbers import size
 
 PACKAGES = ("torch", "transformers", "peft", "safetensors", "datasets", "flwr-datasets")
 MEMORY = 2 * 10**9

@@ -57,7 +57,7 @@ def run(
         result = engine.run(
             settings, out=out, listen=progress.event, say=progress.say, stop=lambda: bool(stopped)
         )
-    _report(result, json_)
+    _finish(result, json_)
 
 
 @app.command()
@@ -69,7 +69,7 @@ def resume(path: RunPath, json_: Json = False) -> None:
         result = engine.resume(
             path, listen=progress.event, say=progress.say, stop=lambda: bool(stopped)
         )
-    _report(result, json_)
+    _finish(result, json_)
 
 
 @app.command()
@@ -151,6 +151,22 @@ def audit(
         auditing.show(path)
 
 
+@app.command("report")
+def report_(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, beside each other.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File to write; RUN/report.html of one run, else report.html here."),
+    ] = None,
+) -> None:
+    """Write one HTML page of a run, or of several side by side; it opens without a network."""
+    from elsa.report.page import write_report
+
+    sys.stdout.write(f"{write_report(runs, out)}\n")
+
+
 @app.command()
 def doctor() -> None:
     """Check what a run needs; say what is missing and how to get it."""
@@ -174,13 +190,14 @@ def main() -> None:
         sys.exit(1)
 
 
-def _report(result: "Result", as_json: bool) -> None:
+def _finish(result: "Result", as_json: bool) -> None:
+    from elsa.cli.outcome import report, show
+
+    report(result.directory)
     if as_json:
         # The file's own text: in it a number that is not finite is null, as JSON wants.
         sys.stdout.write((result.directory / "summary.json").read_text(encoding="utf-8"))
         return
-    from elsa.cli.outcome import show
-
     show(result.directory, result.summary)
 
 

@@ -7,7 +7,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from elsa.cli.progress import duration, size
+from elsa.cli.stopping import say
+from elsa.errors import RunError
+from elsa.report.numbers import duration, size
+from elsa.report.page import NAME, write_report
 
 
 def show(directory: Path, summary: Mapping[str, Any], console: Console | None = None) -> None:
@@ -17,9 +20,20 @@ def show(directory: Path, summary: Mapping[str, Any], console: Console | None = 
     for name, value in _rows(summary):
         table.add_row(name, value)
     console.print(table)
-    for what, path in (("run", directory), ("adapter", directory / "adapter")):
+    written = [("run", directory), ("adapter", directory / "adapter")]
+    if (page := directory / NAME).is_file():
+        written.append(("report", page))
+    for what, path in written:
         line = f"{what:7}  {path}"
         console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def report(directory: Path) -> None:
+    """Write the page of a run that ended; if it cannot be written, say so: the run is whole."""
+    try:
+        write_report([directory])
+    except RunError as error:
+        say(f"no report: {error}")
 
 
 def _rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:

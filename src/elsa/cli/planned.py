@@ -5,8 +5,8 @@ import json
 from rich.console import Console
 from rich.table import Table
 
-from elsa.cli.progress import duration, size
 from elsa.engine.plan import DevicePlan, Plan
+from elsa.report.numbers import duration, size
 
 
 def to_json(plan: Plan) -> str:

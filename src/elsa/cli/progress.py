@@ -11,24 +11,7 @@ from rich.progress import Progress as Bar
 
 from elsa.record import events
 from elsa.record.events import Event
-
-
-def size(count: float) -> str:
-    """A number of bytes for people, in powers of ten."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
-def duration(seconds: float) -> str:
-    """A time for people."""
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+from elsa.report.numbers import duration, size
 
 
 class Progress:

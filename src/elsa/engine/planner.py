@@ -6,14 +6,16 @@ the edge, or back. A trunk that an edge's devices share keeps moments of its own
 starts the blocks that it gains from zero.
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
 from torch import Tensor
 
 from elsa.config.schema import Config
+from elsa.core.cost import step_work
 from elsa.core.plan import Chosen, Option, fit_jointly, refined, settled
 from elsa.core.split import Split
 from elsa.engine.build import Sources
@@ -173,6 +175,31 @@ class Planner:
                     hand_over(device, self._federation.edges[edge], self._models[name], price.split)
                     changed[name] = self._splits[name] = price.split
         return changed
+
+    def reckoned(self) -> dict[str, Any]:
+        """What plan.json holds: bytes and operations of a step of each device, as split now.
+
+        Beside them, those of the whole model on the same device. Plain values for JSON.
+        """
+        plain = self.config.split
+        rows = []
+        for name, demand in self.demands.items():
+            prices = self.prices[name]
+            split = self._splits.get(name, Split.of(prices.shape.blocks, plain.bottom, plain.top))
+            whole, whole_flops = prices.whole(demand)
+            limit = self.memories[name]
+            rows.append(
+                {
+                    "device": name,
+                    "split": [split.bottom, split.trunk, split.top],
+                    "memory": asdict(prices.memory(demand, split)),
+                    "flops": step_work(prices.shape, split, demand.passes).device,
+                    "whole_memory": asdict(whole),
+                    "whole_flops": whole_flops,
+                    "memory_limit": limit if math.isfinite(limit) else None,
+                }
+            )
+        return {"devices": rows}
 
     def observe(self, device: str, pace: float) -> None:
         """Take a device's measured time of an edge round, to what its declared speed says."""

@@ -179,6 +179,14 @@ class Prices:
         rows = sum(sum(reached_lengths(batch, reach)) for batch in demand.batches)
         return replace(held, kept=min(rows * state_bytes, self._config.split.keep_mb * 1e6))
 
+    def whole(self, demand: Demand) -> tuple[Memory, float]:
+        """Bytes and operations of a step, if the device held and trained the whole model itself."""
+        own = Split(self.shape.blocks, 0, 0)
+        memory = device_memory(
+            self._tensors, self._activations, own, demand.largest, 0.0, self.shape.first
+        )
+        return memory, step_work(self.shape, own, demand.passes).device
+
     def legs(
         self,
         demand: Demand,

@@ -11,7 +11,7 @@ from typing import Any
 from elsa.config.schema import Config
 from elsa.engine.build import build_federation, digests_of, open_sources
 from elsa.engine.machine import prepare
-from elsa.engine.planner import planner_of
+from elsa.engine.planner import Planner, planner_of
 from elsa.engine.provenance import check_unchanged, new_manifest
 from elsa.engine.recording import recorded
 from elsa.engine.runner import Listener, Runner
@@ -69,6 +69,8 @@ def run(
     else:
         opened = RunDirectory.create(out, manifest)
     with opened as directory:
+        if planner is None:  # else the rounds write it, whenever splits change
+            directory.write_plan(Planner(federation, sources, config).reckoned())
         watched = recorded(federation, directory.path)
         play = partial(Simulation, watched)
         runner = Runner(watched, sources, directory, listen, stop, play, planner)

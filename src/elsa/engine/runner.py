@@ -231,6 +231,8 @@ class Runner:
         if changed:
             splits = {name: (it.bottom, it.trunk, it.top) for name, it in changed.items()}
             self._emit(events.SplitsChosen(number, splits))
+        if changed and self._planner is not None:
+            self._directory.write_plan(self._planner.reckoned())
 
     def _evaluate(self, number: int) -> events.Evaluated | None:
         every, rounds = self._config.evaluate.every, self._config.federation.rounds

@@ -5,6 +5,8 @@ events.jsonl    what happened                   tensorboard/   the same for Tens
 checkpoint/     the last two states             summary.json   the result
 adapter/        the PEFT adapter                lock           held by the process that writes
 clusters/       divergences after each clustering, and points in the plane, as .npz
+plan.json       what each device was reckoned to hold and do, with its last split
+report.html     all of this to be looked at
 transcript/     what edge servers saw, if asked for by [audit]
 """
 
@@ -150,14 +152,21 @@ class RunDirectory:
             raise RunError(f"{path.parent}: cannot be made: {error.strerror}") from error
         write_atomically(path, content.getvalue())
 
+    def write_plan(self, plan: Mapping[str, Any]) -> None:
+        """Write plan.json, as `write_summary` does."""
+        self._write_table("plan.json", plan)
+
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json; a number that is not finite becomes null.
 
         Raises:
             RunError: it cannot be written.
         """
-        text = json.dumps(_finite(summary), indent=2, allow_nan=False)
-        write_atomically(self.path / "summary.json", text.encode() + b"\n")
+        self._write_table("summary.json", summary)
+
+    def _write_table(self, name: str, table: Mapping[str, Any]) -> None:
+        text = json.dumps(_finite(table), indent=2, allow_nan=False)
+        write_atomically(self.path / name, text.encode() + b"\n")
 
     def close(self) -> None:
         """Close the logs and let another process have the folder."""

@@ -60,8 +60,16 @@ def read_events(path: Path) -> list[Entry]:
     entries = []
     for number, line in enumerate(read_lines(path), start=1):
         try:
-            fields = json.loads(line)
-            entries.append(Entry(float(fields.pop("time")), EVENT.validate_python(fields)))
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            entries.append(parse_entry(line))
+        except ValueError as error:
             raise RunError(f"{path}, line {number}: is no event: {line[:80]!r}") from error
     return entries
+
+
+def parse_entry(line: bytes) -> Entry:
+    """Return what a line of a log says; raises ValueError if it is no event."""
+    try:
+        fields = json.loads(line)
+        return Entry(float(fields.pop("time")), EVENT.validate_python(fields))
+    except (KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise ValueError(f"no event: {line[:80]!r}") from error

@@ -1,10 +1,9 @@
 from collections.abc import Sequence
 from io import StringIO
 
-import pytest
 from rich.console import Console
 
-from elsa.cli.progress import Progress, duration, size
+from elsa.cli.progress import Progress
 from elsa.record import events
 from elsa.record.events import Event
 
@@ -89,35 +88,6 @@ def test_terminal_gets_the_same_lines_and_a_bar_that_goes_away() -> None:
     assert "\x1b" not in shown(happened)
     for line in shown(happened).splitlines():
         assert line.split("  left ")[0] in live
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [
-        (0, "0 B"),
-        (999, "999 B"),
-        (1000, "1.0 kB"),
-        (2.5e6, "2.5 MB"),
-        (7e9, "7.0 GB"),
-        (3e15, "3000.0 TB"),
-    ],
-)
-def test_sizes_are_in_powers_of_ten(count: float, text: str) -> None:
-    assert size(count) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.04, "0.0 s"),
-        (99.9, "99.9 s"),
-        (100, "1 min 40 s"),
-        (3599.6, "1 h 0 min"),
-        (7260, "2 h 1 min"),
-    ],
-)
-def test_durations_are_for_people(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
 
 
 def test_new_splits_are_told_in_a_line() -> None:

@@ -1,0 +1,43 @@
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from elsa.report.axis import Axis, of_rounds, plain, ticks
+
+VALUES = st.floats(-1e12, 1e12, allow_nan=False)
+
+
+@given(VALUES, VALUES)
+def test_ticks_hold_all_values_between_and_are_few_and_even(one: float, other: float) -> None:
+    low, high = sorted((one, other))
+    marked = ticks(low, high)
+    slack = 1e-6 * max(abs(low), abs(high), 1e-12)
+    assert marked[0] <= low + slack
+    assert marked[-1] >= high - slack
+    assert 2 <= len(marked) <= 8
+    steps = [after - before for before, after in pairwise(marked)]
+    assert min(steps) > 0
+    assert max(steps) - min(steps) <= 1e-6 * max(map(abs, marked))
+
+
+@given(st.floats(-1000, 1000), st.floats(0.001, 1000))
+def test_labels_of_ticks_tell_them_apart(low: float, span: float) -> None:
+    marked = ticks(low, low + span)
+    text = plain(marked)
+    assert len({text(tick) for tick in marked}) == len(marked)
+
+
+@given(st.integers(1, 10**9))
+def test_rounds_begin_at_one_and_end_at_the_last(last: int) -> None:
+    axis = of_rounds(last, 0.0, 100.0)
+    assert axis.ticks[0] == 1
+    assert axis.ticks[-1] == last
+    assert all(tick == int(tick) for tick in axis.ticks)
+    assert list(axis.ticks) == sorted(set(axis.ticks))
+    assert axis.at(1) == (0 if last > 1 else 50)
+
+
+def test_values_lie_between_the_ends_in_proportion() -> None:
+    axis = Axis((0.0, 1.0, 2.0), 200.0, 0.0, str)
+    assert [axis.at(value) for value in (0, 0.5, 2)] == [200, 150, 0]
