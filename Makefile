@@ -12,7 +12,7 @@ TORCH_INDEX ?=
 GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | head -n 1)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test deploy-demo setup lint unit proto lock bench clean
+.PHONY: run test deploy-demo setup lint unit docs proto lock bench clean
 
 run: setup
 	$(BIN)/elsa run
@@ -45,6 +45,10 @@ lint: setup
 unit: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup
 
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site
+	@echo site/index.html
+
 proto: setup
 	$(BIN)/python -m grpc_tools.protoc -I elsa/wire/generated=proto/elsa/v1 \
 		--python_out=src --pyi_out=src elsa/wire/generated/elsa.proto
@@ -56,4 +60,4 @@ lock:
 	sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' requirements.lock
 
 clean:
-	rm -rf .venv build dist runs .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv build dist runs site .mypy_cache .ruff_cache .pytest_cache

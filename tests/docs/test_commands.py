@@ -1,15 +1,26 @@
-"""Every command that the README and the docs name is run, on less text and fewer rounds."""
+"""Every command that the README and the docs show is run, on less text and fewer rounds.
+
+A command is a line of an indented or fenced block that begins with elsa, make or python. A comment
+before a fenced block says what it is besides: "several machines" for what no test can run, or
+"file: NAME" for a file that the person writes.
+"""
 
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
+
+from elsa.cli.main import app, main
+from elsa.config.load import load_config
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FIRST = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs/tutorial.md"]
+PAGES = list(dict.fromkeys([*FIRST, *sorted((ROOT / "docs").rglob("*.md"))]))
 SMALL = [
     "data.limit=240",
     "federation.devices=3",
@@ -19,47 +30,102 @@ SMALL = [
     "partition.min_rows=4",
     "run.threads=1",
 ]
-BIN = Path(sys.executable).parent
+BLOCK = re.compile(
+    r"^(?:<!-- (?P<mark>[^\n]*) -->\n)?(?P<fence>```+)(?P<kind>\w*)\n(?P<body>.*?)^(?P=fence)$",
+    re.DOTALL | re.MULTILINE,
+)
+COMMAND = re.compile(r"(elsa|make|python) ")
 
 
-def commands() -> list[str]:
-    """The commands in indented blocks of all pages, in order, comments dropped."""
-    lines = [line for page in PAGES for line in page.read_text(encoding="utf-8").splitlines()]
-    shown = [line for line in lines if re.match(r"    (elsa|make|python) ", line)]
-    return [line.split(" #")[0].strip() for line in shown]
+def shown(several_machines: bool = False) -> list[str]:
+    """The commands of all pages in order, comments dropped; or those for several machines."""
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        if not several_machines:
+            indented = re.findall(r"^    (.*)$", BLOCK.sub("", text), re.MULTILINE)
+            found += [line for line in indented if COMMAND.match(line)]
+        for block in BLOCK.finditer(text):
+            if (block["mark"] == "several machines") == several_machines:
+                found += [line for line in block["body"].splitlines() if COMMAND.match(line)]
+    return [line.split(" #")[0].strip() for line in found]
 
 
-def run(line: str, folder: Path) -> str:
-    """Run a documented command in a folder; its standard output."""
+def files() -> dict[str, str]:
+    """What the pages ask a person to write, by name."""
+    blocks = [it for page in PAGES for it in BLOCK.finditer(page.read_text(encoding="utf-8"))]
+    marked = [(it["mark"] or "", it["body"]) for it in blocks]
+    return {mark[6:]: body for mark, body in marked if mark.startswith("file: ")}
+
+
+def run(line: str, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """Run a documented command in this folder and, where it is elsa, this process."""
     command, _, target = line.partition(" > ")
     words = shlex.split(command)
+    if words[0] == "python":
+        subprocess.run([sys.executable, *words[1:]], check=True, timeout=100)
+        return
     if words[1] in ("run", "audit") and "--print-config" not in words:
         words += [part for setting in SMALL for part in ("--set", setting)]
     if words[1] == "audit":
         words += ["--texts", "8"]
-    words = [str(BIN / words[0]), *words[1:]]
-    done = subprocess.run(
-        words, cwd=folder, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, f"{line}\n{done.stderr}"
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    told, said = capsys.readouterr()
+    assert not ended.value.code, f"{line}\n{said}"
     if target:
-        (folder / target).write_text(done.stdout, encoding="utf-8")
-    return done.stdout
+        Path(target).write_text(told, encoding="utf-8")
 
 
 @pytest.mark.xdist_group("real-model")
-def test_elsa_commands_run_in_the_order_they_are_shown(tmp_path: Path) -> None:
-    shown = [line for line in commands() if line.startswith("elsa ")]
-    assert {line.split()[1] for line in shown} >= {"run", "resume", "export", "doctor"}
-    for line in dict.fromkeys(shown):
-        run(line, tmp_path)
-    assert (tmp_path / "runs/quickstart/adapter/adapter_model.safetensors").is_file()
-    assert (tmp_path / "merged/config.json").is_file()
+def test_commands_run_in_the_order_they_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, text in files().items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    lines = [line for line in shown() if line.split()[0] == "elsa" or line.split()[1] in files()]
+    assert {line.split()[1] for line in lines} >= {"run", "resume", "export", "report", "doctor"}
+    for line in dict.fromkeys(lines):
+        run(line, monkeypatch, capsys)
+    for name in (
+        *("runs/quickstart/adapter/adapter_model.safetensors", "runs/quickstart/report.html"),
+        *("merged/config.json", "spam-filter/config.json", "both.html"),
+    ):
+        assert (tmp_path / name).is_file(), name
+
+
+def test_commands_have_the_options_they_are_shown_with() -> None:
+    known: Any = get_command(app)
+    lines = shown() + shown(several_machines=True)
+    assert {"edge", "device", "cloud"} <= {line.split()[1] for line in lines}
+    for line in lines:
+        program, name, *words = shlex.split(line)
+        if program == "elsa":
+            options = {
+                option for parameter in known.commands[name].params for option in parameter.opts
+            }
+            assert {word for word in words if word.startswith("--")} <= options, line
+
+
+def test_settings_shown_in_the_docs_can_be_loaded(tmp_path: Path) -> None:
+    blocks = [
+        (page.name, it["body"])
+        for page in PAGES
+        for it in BLOCK.finditer(page.read_text(encoding="utf-8"))
+        if it["kind"] == "toml"
+    ]
+    assert len(blocks) >= 3
+    for number, (_, text) in enumerate(blocks):
+        path = tmp_path / f"{number}.toml"
+        path.write_text(text, encoding="utf-8")
+        load_config(path)
 
 
 def test_make_targets_exist() -> None:
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    named = {line.split()[1] for line in commands() if line.startswith("make ")}
+    named = {line.split()[1] for line in shown() if line.startswith("make ")}
     assert {"run", "test"} <= named <= set(targets)
 
 
@@ -73,9 +139,11 @@ def test_scripts_named_in_the_docs_exist() -> None:
 
 def test_scripts_take_the_options_they_are_shown_with() -> None:
     # Read, not run: two dozen scripts that each import torch would take two minutes.
-    shown = [shlex.split(line) for line in commands() if line.startswith("python ")]
-    assert shown
-    for _, script, *options in shown:
+    lines = [shlex.split(line) for line in shown() if line.startswith("python ")]
+    assert lines
+    for _, script, *options in lines:
+        if script in files():
+            continue
         source = (ROOT / script).read_text(encoding="utf-8")
         for option in options:
             known = f'add_argument("{option}"' in re.sub(r"\(\s+", "(", source)

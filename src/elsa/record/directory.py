@@ -197,7 +197,7 @@ def read_summary(run: Path) -> dict[str, Any] | None:
         summary = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path}: is damaged: {error}") from error
     if not isinstance(summary, dict):
         raise RunError(f"{path}: is damaged: it holds no table")

@@ -73,7 +73,7 @@ def read_manifest(run: Path) -> Manifest:
         raise RunError(f"{run}: {what}; give the folder of a run, such as runs/NAME") from None
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{path}: is damaged: {error}") from error
     version = fields.get("format") if isinstance(fields, dict) else None
     if version != FORMAT:

@@ -24,8 +24,12 @@ class RoundMetrics:
         round: global round, from 0.
         loss: mean training loss over the round's samples.
         samples: rows trained on in this round, repeats counted.
-        evaluation_loss, accuracy, accuracy_mean_device, accuracy_worst_device, perplexity,
-        answers: of the global adapters after this round.
+        evaluation_loss: of the global adapters after this round, like the next five.
+        accuracy: on the common test rows.
+        accuracy_mean_device: mean over the devices' own held-out rows, device by device.
+        accuracy_worst_device: least of them.
+        perplexity: of a language model.
+        answers: share of answers without a wrong token.
         bytes_*: bytes on the wire in this round, by hop.
         bytes_uncompressed_padded_float32: the same exchanges as padded float32.
         simulated_seconds: length of this round on the virtual clock.

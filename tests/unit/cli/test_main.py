@@ -22,7 +22,8 @@ LIGHT = """
 import contextlib, io, sys
 from elsa.cli.main import main
 
-for words in (["--help"], ["run", "--help"], ["run", "--print-config"], ["run", "--set", "x=1"]):
+for words in (["--help"], ["run", "--help"], ["report", "--help"],
+              ["run", "--print-config"], ["run", "--set", "x=1"]):
     sys.argv = ["elsa", *words]
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
         main()
@@ -47,7 +48,7 @@ def test_help_and_config_errors_come_without_the_heavy_packages() -> None:
     assert "ConfigError" in light.stderr
 
 
-@pytest.mark.parametrize("command", ["run", "resume", "export", "audit", "doctor"])
+@pytest.mark.parametrize("command", ["run", "resume", "export", "audit", "report", "doctor"])
 def test_help_names_every_command(command: str, elsa: Elsa) -> None:
     assert command in elsa("--help").told
     assert elsa(command, "--help").status == 0
@@ -92,7 +93,7 @@ def test_command_line_that_cannot_be_read_has_a_status_of_its_own(
     assert ended.said
 
 
-@pytest.mark.parametrize("command", ["resume", "export"])
+@pytest.mark.parametrize("command", ["resume", "export", "report"])
 def test_folder_that_is_no_run_is_refused(command: str, elsa: Elsa, tmp_path: Path) -> None:
     said = one_error(elsa(command, tmp_path / "nowhere"), "RunError")
     assert "does not exist" in said
@@ -186,6 +187,48 @@ def test_resumed_run_prints_its_summary(elsa: Elsa, command: Any) -> None:
     ended = elsa("resume", command.directory, "--json")
     assert ended.status == 0
     assert json.loads(ended.told)["samples"] == json.loads(command.told)["samples"]
+
+
+def test_run_and_resume_leave_a_page_of_the_run(elsa: Elsa, command: Any) -> None:
+    page = command.directory / "report.html"
+    text = page.read_text("utf-8")
+    assert "Test accuracy" in text
+    assert "has not ended" not in text
+    page.unlink()
+    told = elsa("resume", command.directory).told
+    assert f"report   {page}\n" in told
+    assert page.is_file()
+
+
+def test_run_reckons_what_its_devices_hold(command: Any) -> None:
+    rows = json.loads((command.directory / "plan.json").read_text("utf-8"))["devices"]
+    assert [(row["device"], row["split"]) for row in rows] == [
+        (f"device-{number}", [1, 2, 1]) for number in range(3)
+    ]
+    for row in rows:
+        assert 0 < sum(row["memory"].values()) < sum(row["whole_memory"].values())
+        assert 0 < row["flops"] < row["whole_flops"]
+
+
+def test_report_of_runs_is_written_where_it_is_wanted(
+    elsa: Elsa, finished: Any, command: Any, tmp_path: Path
+) -> None:
+    page = tmp_path / "both.html"
+    ended = elsa("report", finished.directory, command.directory, "--out", page)
+    assert (ended.status, ended.told) == (0, f"{page}\n")
+    assert page.read_text("utf-8").count("Legend") == 1
+
+
+def test_a_run_stays_finished_where_no_page_can_be_written(elsa: Elsa, command: Any) -> None:
+    page = command.directory / "report.html"
+    page.unlink()
+    page.mkdir()  # nothing can take its place
+    try:
+        ended = elsa("resume", command.directory)
+    finally:
+        page.rmdir()
+    assert ended.status == 0
+    assert ended.said.splitlines()[-1].startswith("no report: ")
 
 
 def test_interrupt_has_its_status_and_message(elsa: Elsa, monkeypatch: pytest.MonkeyPatch) -> None:
