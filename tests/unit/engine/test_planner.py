@@ -1,5 +1,6 @@
 """Plans against what a run then counts, refusals, and when plans change."""
 
+import json
 import math
 import re
 import shutil
@@ -223,3 +224,45 @@ def test_planning_reads_no_weights_of_the_middle_and_changes_nothing(
     assert names
     assert not [name for name in names if ".layer.1." in name or ".layer.2." in name]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("split.top=0", "split.freeze_bottom=true", "wire.preset=tiny"),
+        ("attack.kind=sign-flip", "attack.devices=[1]", "train.micro_batch=1"),
+        ("adapter.ranks=[2, 1]", "wire.preset=paper", "ssop.rank=4", "noise.ratio=0.1"),
+        ("cluster.strategy=latency", "cluster.capacity=3", "federation.trunk=shared"),
+    ],
+    ids=str,
+)
+def test_what_devices_hold_is_reckoned_whatever_the_config(
+    planner: Plan, overrides: tuple[str, ...]
+) -> None:
+    made = planner(*overrides)
+    rows = json.loads(json.dumps(made.reckoned()))["devices"]
+    assert [row["device"] for row in rows] == ["device-0", "device-1", "device-2"]
+    for row in rows:
+        name = row["device"]
+        (price,) = made.price_list(name)
+        assert row["split"] == [price.split.bottom, price.split.trunk, price.split.top]
+        assert sum(row["memory"].values()) == pytest.approx(price.memory.total)
+        assert row["flops"] == price.work.device
+        # All that a device leaves to its edge it would hold and do itself.
+        whole, edge = row["whole_memory"], made.prices[name].shape
+        assert row["whole_flops"] == pytest.approx(price.work.device + price.work.edge, rel=1e-6)
+        assert whole["weights"] > row["memory"]["weights"]
+        assert whole["adapters"] > row["memory"]["adapters"]
+        assert edge.blocks == sum(row["split"])
+
+
+def test_what_devices_hold_follows_their_splits(planner: Plan) -> None:
+    made = planner(*SLOW)
+    before = made.reckoned()["devices"]
+    splits = made.replan(0)
+    after = made.reckoned()["devices"]
+    for row in after:
+        split = splits[row["device"]]
+        assert row["split"] == [split.bottom, split.trunk, split.top]
+    assert before != after
