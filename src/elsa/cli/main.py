@@ -145,6 +145,10 @@ def audit(
             progress.event,
             lambda: bool(stopped),
         )
+    if source is not None and out is None and (source / "manifest.json").is_file():
+        from elsa.cli.outcome import report
+
+        report(source)  # its page shows the audit now
     if json_:
         sys.stdout.write(path.read_text(encoding="utf-8"))
     else:

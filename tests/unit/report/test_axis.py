@@ -1,6 +1,6 @@
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elsa.report.axis import Axis, of_rounds, plain, ticks
@@ -8,6 +8,7 @@ from elsa.report.axis import Axis, of_rounds, plain, ticks
 VALUES = st.floats(-1e12, 1e12, allow_nan=False)
 
 
+@settings(deadline=None)
 @given(VALUES, VALUES)
 def test_ticks_hold_all_values_between_and_are_few_and_even(one: float, other: float) -> None:
     low, high = sorted((one, other))
@@ -21,6 +22,7 @@ def test_ticks_hold_all_values_between_and_are_few_and_even(one: float, other: f
     assert max(steps) - min(steps) <= 1e-6 * max(map(abs, marked))
 
 
+@settings(deadline=None)
 @given(st.floats(-1000, 1000), st.floats(0.001, 1000))
 def test_labels_of_ticks_tell_them_apart(low: float, span: float) -> None:
     marked = ticks(low, low + span)
@@ -28,6 +30,7 @@ def test_labels_of_ticks_tell_them_apart(low: float, span: float) -> None:
     assert len({text(tick) for tick in marked}) == len(marked)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10**9))
 def test_rounds_begin_at_one_and_end_at_the_last(last: int) -> None:
     axis = of_rounds(last, 0.0, 100.0)

@@ -1,7 +1,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elsa.report.numbers import NOTHING, clean, duration, fixed, number, size
@@ -42,6 +42,7 @@ def test_what_is_no_finite_number_is_none_and_a_dash(value: object) -> None:
     assert fixed(number(value)) == NOTHING
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=())))
 def test_cleaned_text_can_be_written_and_hides_nothing(text: str) -> None:
     shown = clean(text, longest=20)

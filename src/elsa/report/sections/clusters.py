@@ -14,6 +14,7 @@ from elsa.report.svg import patch, point
 
 MAPS = 6
 ROWS = 40
+POISONED = "▲ marks devices that the simulator poisoned in some round."
 Moment = tuple[int, int]
 
 
@@ -42,6 +43,8 @@ def _maps(run: History, title: str) -> Part:
     ]
     if len(run.record.clusterings) > MAPS:
         words.append(f"The last {MAPS} of {len(run.record.clusterings)} clusterings are drawn.")
+    if run.poisoned:
+        words.append(POISONED)
     key = [(point(place), edge) for edge, place in numbers.items()]
     if any("" in _edges_after(run, it.round).values() for it in shown):
         key.append((point(len(numbers)), "no edge"))
@@ -64,7 +67,8 @@ def _map(run: History, made: Clustering, numbers: Mapping[str, int], reach: floa
         edge = edges.get(name, "")
         poisoned = ", poisoned" if name in run.poisoned else ""
         hint = f"{name}: cluster {label}, {edge or 'no edge'}{poisoned}"
-        dots.append(Dot(x, y, numbers.get(edge, len(numbers)), short(name), hint))
+        shown = ("▲" if poisoned else "") + short(name)
+        dots.append(Dot(x, y, numbers.get(edge, len(numbers)), shown, hint))
     groups = len(set(made.labels))
     said = f"{len(dots)} devices in {groups} clusters after round {made.round + 1}; see the table"
     return plane(said, dots, reach)
@@ -127,7 +131,7 @@ def _trust(run: History, judged: Mapping[str, Mapping[Moment, DeviceJudged]], ti
         "first; a cross where its update was dropped."
     ]
     if run.poisoned:
-        words.append("▲ marks devices that the simulator poisoned in some round.")
+        words.append(POISONED)
     if len(names) > ROWS:
         words.append(f"The {ROWS} least trusted of {len(names)} devices are drawn.")
     dropped = [f"{name} {_cut(judged[name])} times" for name in names if _cut(judged[name])]
