@@ -43,6 +43,9 @@ def span(
     if not values:
         return None
     low, high = min(values), max(values)
+    if low == high:  # a single value lies in the middle of a tenth of itself
+        around = abs(low) / 20 or 0.5
+        low, high = low - around, high + around
     marked = ticks(min(low, 0.0) if zero else low, max(high, 0.0) if zero else high)
     return tuple(it for it in marked if most is None or it <= most + 1e-9 or it <= high)
 

@@ -230,9 +230,10 @@ def test_planning_reads_no_weights_of_the_middle_and_changes_nothing(
     "overrides",
     [
         (),
-        ("split.top=0", "split.freeze_bottom=true", "wire.preset=tiny"),
+        ("split.top=0", "split.freeze=bottom", "wire.preset=tiny"),
         ("attack.kind=sign-flip", "attack.devices=[1]", "train.micro_batch=1"),
         ("adapter.ranks=[2, 1]", "wire.preset=paper", "ssop.rank=4", "noise.ratio=0.1"),
+        ("split.freeze=trunk",),
         ("cluster.strategy=latency", "cluster.capacity=3", "federation.trunk=shared"),
     ],
     ids=str,
@@ -253,7 +254,7 @@ def test_what_devices_hold_is_reckoned_whatever_the_config(
         whole, edge = row["whole_memory"], made.prices[name].shape
         assert row["whole_flops"] == pytest.approx(price.work.device + price.work.edge, rel=1e-6)
         assert whole["weights"] > row["memory"]["weights"]
-        assert whole["adapters"] > row["memory"]["adapters"]
+        assert whole["adapters"] >= row["memory"]["adapters"]
         assert edge.blocks == sum(row["split"])
 
 

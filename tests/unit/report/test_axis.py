@@ -1,9 +1,11 @@
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elsa.report.axis import Axis, of_rounds, plain, ticks
+from elsa.report.curves import Curve, span
 
 VALUES = st.floats(-1e12, 1e12, allow_nan=False)
 
@@ -39,6 +41,15 @@ def test_rounds_begin_at_one_and_end_at_the_last(last: int) -> None:
     assert all(tick == int(tick) for tick in axis.ticks)
     assert list(axis.ticks) == sorted(set(axis.ticks))
     assert axis.at(1) == (0 if last > 1 else 50)
+
+
+@pytest.mark.parametrize(("value", "marked"), [(0.854, 6), (0.0, 6), (2e9, 5)])
+def test_a_single_value_has_an_axis_around_it(value: float, marked: int) -> None:
+    ticks_ = span([[Curve(0, "run", [(1.0, value)])]])
+    assert ticks_ is not None
+    assert 3 <= len(ticks_) <= marked
+    assert ticks_[0] < value < ticks_[-1]
+    assert len({plain(ticks_)(tick) for tick in ticks_}) == len(ticks_)
 
 
 def test_values_lie_between_the_ends_in_proportion() -> None:

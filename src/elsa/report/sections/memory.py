@@ -17,6 +17,7 @@ PIECES = {
     "weights": "frozen weights",
     "adapters": "adapters, gradients, moments",
     "step": "activations and wire",
+    "kept": "hidden states kept",
 }
 MOST = 1024
 """More blocks than any model has: taken for damage."""
@@ -66,7 +67,11 @@ def section(runs: Sequence[History]) -> Section:
         words = _words() if first else []
         parts.append(
             Part(
-                title, words, _key() if first else (), _figures(devices, longest), _tables(devices)
+                title,
+                words,
+                _key(found) if first else (),
+                _figures(devices, longest),
+                _tables(devices),
             )
         )
     return Section("memory", "Device memory and split", parts)
@@ -97,14 +102,21 @@ def _blocks(value: object) -> bool:
 
 def _pieces(row: Mapping[str, Any], key: str) -> dict[str, float] | None:
     table = row.get(key)
-    found = {it: number(table.get(it)) for it in PIECES} if isinstance(table, dict) else {}
+    found = {it: number(table.get(it, 0.0)) for it in PIECES} if isinstance(table, dict) else {}
     values = {key: value for key, value in found.items() if value is not None and value >= 0}
     return values if len(values) == len(PIECES) and sum(values.values()) > 0 else None
 
 
-def _key() -> list[tuple[Markup, str]]:
-    key = [(patch(f"piece p{place}"), title) for place, title in enumerate(PIECES.values())]
+def _key(found: Mapping[int, Sequence[Reckoned]]) -> list[tuple[Markup, str]]:
+    held = _held([it for each in found.values() for it in each])
+    places = {piece: place for place, piece in enumerate(PIECES)}
+    key = [(patch(f"piece p{places[piece]}"), PIECES[piece]) for piece in held]
     return [*key, (patch("own"), "block on the device"), (patch("edges"), "block at the edge")]
+
+
+def _held(devices: Sequence[Reckoned]) -> list[str]:
+    """The pieces that some device has."""
+    return [piece for piece in PIECES if any(it.memory[piece] > 0 for it in devices)]
 
 
 def _words() -> list[str]:
@@ -152,13 +164,14 @@ def _count(devices: Sequence[Reckoned]) -> str:
 
 
 def _tables(devices: Sequence[Reckoned]) -> list[Table]:
-    columns = ("Device", "p", "o", "q", *(title.capitalize() for title in PIECES.values()))
+    held = _held(devices)
+    columns = ("Device", "p", "o", "q", *(PIECES[piece].capitalize() for piece in held))
     columns += ("Memory", "Can hold", "Whole model", "Of it", "GFLOP a step", "Of the whole")
     rows = [
         [
             it.device,
             *map(str, it.split),
-            *(size(it.memory[piece]) for piece in PIECES),
+            *(size(it.memory[piece]) for piece in held),
             size(sum(it.memory.values())),
             NOTHING if it.limit is None else size(it.limit),
             size(sum(it.whole.values())),

@@ -60,7 +60,7 @@ def tiles(run: History) -> list[tuple[str, str, str]]:
         remark = f"{total / padded:.1%} of padded float32" if padded else ""
         made.append(("sent in training", shown_size(total), remark))
     if devices := reckoned(run):
-        most = max(devices, key=lambda it: it.share)
+        most = max(devices, key=lambda it: sum(it.memory.values()))
         held = sum(most.memory.values())
         made.append(
             ("device memory", shown_size(held), f"{most.share:.0%} of the whole model, reckoned")
