@@ -43,11 +43,11 @@ def test_rounds_begin_at_one_and_end_at_the_last(last: int) -> None:
     assert axis.at(1) == (0 if last > 1 else 50)
 
 
-@pytest.mark.parametrize(("value", "marked"), [(0.854, 6), (0.0, 6), (2e9, 5)])
-def test_a_single_value_has_an_axis_around_it(value: float, marked: int) -> None:
+@pytest.mark.parametrize("value", [0.854, 0.0, 2e9])
+def test_a_single_value_has_an_axis_around_it(value: float) -> None:
     ticks_ = span([[Curve(0, "run", [(1.0, value)])]])
     assert ticks_ is not None
-    assert 3 <= len(ticks_) <= marked
+    assert 3 <= len(ticks_) <= 8
     assert ticks_[0] < value < ticks_[-1]
     assert len({plain(ticks_)(tick) for tick in ticks_}) == len(ticks_)
 
