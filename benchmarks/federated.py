@@ -1,18 +1,16 @@
-"""Federated fine-tuning without a split: what the wire study compares the split with.
+"""Federated averaging of all weights: what the wire study compares adapters with.
 
 The rows, edges, rounds, local steps, batches and evaluation of `elsa run`, and its averages:
-devices at their edge by rows, edges at the cloud. Every device holds and trains a whole model, and
-sends
-
-    lora   the LoRA adapters of all blocks and the head
-    full   all weights and the head, float32, without LoRA, computed in the config's precision
+devices at their edge by rows, edges at the cloud. Every device holds and trains a whole model, all
+of its weights and the head, without LoRA, computed in the config's precision, and sends them as
+float32. There are no adapters in that, so elsa itself cannot do it; whole models with LoRA are its
+method `hierarchical-fedavg`.
 
 Bytes are those of elsa's own messages with these tensors, float32, by hop; a kind of message is
-serialised once, since its size changes by a byte or two only. Federated LoRA is what the exact
-split computes as well: with `model.precision=float32` both end alike.
+serialised once, since its size changes by a byte or two only.
 
-    python benchmarks/federated.py --kind full --seed 0 --json
-    python benchmarks/federated.py --kind full --tune --seed 100 --out tuning.json
+    python benchmarks/federated.py --seed 0 --json
+    python benchmarks/federated.py --tune --seed 100 --out tuning.json
 """
 
 import argparse
@@ -49,9 +47,9 @@ from elsa.wire import messages
 from elsa.wire.messages import DeviceReport, EdgeUpdate, Message, RoundOrder, Update
 from elsa.wire.serde import encode
 
-RATES = {"lora": 4e-3, "full": 1e-4}
-"""Unless `--set` gives one: the quick start's, tuned for the split; and one from the grid below."""
-GRIDS = {"lora": (5e-4, 1e-3, 2e-3, 4e-3), "full": (2e-5, 5e-5, 1e-4, 2e-4)}
+RATE = 1e-4
+"""Unless `--set` gives one; from the grid below."""
+GRID = (2e-5, 5e-5, 1e-4, 2e-4)
 
 Forward = Callable[[Batch, Mapping[str, Tensor]], Tensor]
 
@@ -78,19 +76,6 @@ class Learnt:
     start: dict[str, Tensor]
     forward: Forward
     loss: Callable[[Tensor, Tensor], Tensor]
-
-
-def lora_model(model: ModelParts, seed: int) -> Learnt:
-    """The unsplit model with LoRA in all blocks."""
-    whole = build_whole(model.checkpoint, model.task, model.lora)
-
-    def forward(batch: Batch, tensors: Mapping[str, Tensor]) -> Tensor:
-        whole.bind(tensors)
-        logits: Tensor = whole(batch.input_ids, batch.mask, batch.token_types)
-        return logits
-
-    start = initial_adapters(model.checkpoint, model.task, model.lora, seed)
-    return Learnt(start, forward, whole.loss)
 
 
 def full_model(model: ModelParts, seed: int) -> Learnt:
@@ -197,13 +182,12 @@ class Federation:
         return update
 
 
-def train(kind: str, config: Config) -> dict[str, Any]:
+def train(config: Config) -> dict[str, Any]:
     """A whole run; what the summary of an `elsa run` holds, as far as it applies."""
     began = monotonic()
     prepare(config.run.threads)
     sources = open_sources(config)
-    make = {"lora": lora_model, "full": full_model}[kind]
-    federation = Federation(config, sources, make(sources.model, config.run.seed))
+    federation = Federation(config, sources, full_model(sources.model, config.run.seed))
     for _ in range(config.federation.rounds):
         federation.round()
     last = federation.cloud.round - 1
@@ -223,7 +207,6 @@ def main() -> None:
     """Train or tune, print and write."""
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
-    parser.add_argument("--kind", choices=sorted(RATES), required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
     parser.add_argument("--json", action="store_true", help="print the summary alone, as JSON")
@@ -231,14 +214,14 @@ def main() -> None:
     parser.add_argument("--rates", type=float, nargs="+", help="grid of --tune")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    rates = (options.rates or GRIDS[options.kind]) if options.tune else [RATES[options.kind]]
+    rates = (options.rates or GRID) if options.tune else [RATE]
     rows = []
     try:
         for rate in rates:
             own = [f"run.seed={options.seed}", f"train.learning_rate={rate}", *options.settings]
             config = load_config(None, own)
-            facts = {"kind": options.kind, "seed": options.seed, "rate": config.train.learning_rate}
-            rows.append(facts | train(options.kind, config))
+            facts = {"seed": options.seed, "rate": config.train.learning_rate}
+            rows.append(facts | train(config))
             if not options.json:
                 print_table([{k: v for k, v in rows[-1].items() if k != "bytes"}])
     except ElsaError as error:

@@ -86,7 +86,7 @@ class Stand:
     def __init__(self, parts: ModelParts, split: Split, steps: int) -> None:
         names = adapter_shapes(parts.checkpoint, parts.task, parts.lora)
         segments = parts.segments(split)
-        own = {*segments.bottom.adapter_names, *segments.top.adapter_names}
+        own = set(segments.adapter_names)
         generator = torch.Generator().manual_seed(0)
         self._adapters = {
             name: 0.01 * torch.randn(shape, generator=generator)
@@ -97,7 +97,7 @@ class Stand:
         self._steps = steps
         self._tokens = 0
         self._down: Sequence[int] = ()
-        self._reach = segments.top.reach
+        self._reach = segments.top.reach if segments.top else "all"
 
     def answer(self, request: Message) -> Message:
         if isinstance(request, Ready):

@@ -217,12 +217,13 @@ def accuracy(world: World, setting: Setting, seed: int) -> tuple[float, float]:
     draw, model = rotations(world, setting), world.model
     mean = world.states("device", setting.bottom, 0)[0].mean(0)
     held = model.segments(world.split(setting.bottom))
-    trunk = model.trunk(world.split(setting.bottom))
+    trunk, top = model.trunk(world.split(setting.bottom)), held.top
+    assert top is not None
     adapters = initial_adapters(model.checkpoint, model.task, model.lora, seed)
     learner = Learner(adapters, OptimizerSettings(1e-3, 0.0, keep_moments=True))
 
     def logits(batch: Batch, rotation: Rotation | None) -> Tensor:
-        for part in (held.bottom, trunk, held.top):
+        for part in (held.bottom, trunk, top):
             part.bind(learner.parameters)
         shape = batch.input_ids.shape
         index = flat_index(batch.lengths, shape[1])
@@ -235,13 +236,13 @@ def accuracy(world: World, setting: Setting, seed: int) -> tuple[float, float]:
         elif rotation and setting.restore == "own mean":
             shift = (hidden.detach().float().mean(0) - mean).to(hidden.dtype)
             hidden = rotation.inverse(hidden - shift) + shift
-        scores: Tensor = held.top(unpack(hidden, index, *shape), batch.mask)
+        scores: Tensor = top(unpack(hidden, index, *shape), batch.mask)
         return scores
 
     stream, done, number = BatchStream(world.train, BATCH, seed, True, world.pad), 0, 0
     while done < SAMPLES:
         batch = next(stream)
-        torch.autograd.backward(held.top.loss(logits(batch, draw(number)), batch.labels))
+        torch.autograd.backward(top.loss(logits(batch, draw(number)), batch.labels))
         learner.step()
         done, number = done + len(batch.lengths), number + 1
     on, off = Tally(), Tally()

@@ -110,6 +110,8 @@ def plain_peft(model: ModelParts, stream: Iterator[Batch], attention: str, dtype
 def segments_alone(model: ModelParts, stream: Iterator[Batch], split: Split) -> Arm:
     """Bottom, trunk and top with tensors handed over: the split without roles or wire."""
     held, trunk = model.segments(split), model.trunk(split)
+    top = held.top
+    assert top is not None
     adapters = initial_adapters(model.checkpoint, model.task, model.lora, 0)
     learner = Learner(adapters, OPTIMIZER)
 
@@ -118,14 +120,14 @@ def segments_alone(model: ModelParts, stream: Iterator[Batch], split: Split) -> 
         for batch in itertools.islice(stream, STEPS):
             shape = batch.input_ids.shape
             index = flat_index(batch.lengths, shape[1])
-            for part in (held.bottom, trunk, held.top):
+            for part in (held.bottom, trunk, top):
                 part.bind(learner.parameters)
             h1 = pack(held.bottom(batch.input_ids, batch.mask, batch.token_types), index)
             x1 = h1.detach().requires_grad_()
             h2 = pack(trunk(unpack(x1, index, *shape), batch.mask), index)
             x2 = h2.detach().requires_grad_()
-            logits = held.top(unpack(x2, index, *shape), batch.mask)
-            torch.autograd.backward(held.top.loss(logits, batch.labels))
+            logits = top(unpack(x2, index, *shape), batch.mask)
+            torch.autograd.backward(top.loss(logits, batch.labels))
             torch.autograd.backward(h2, x2.grad)
             torch.autograd.backward(h1, x1.grad)
             learner.step()

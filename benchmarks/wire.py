@@ -123,12 +123,13 @@ class Study:
 
     def _outcome(self, cell: Cell, settings: Sequence[str], folder: Path) -> dict[str, Any]:
         pairs = [word for setting in settings for word in ("--set", setting)]
-        if cell.arm.kind == "split":
-            command = ["-m", "elsa.cli.main", "run", "--json", "--out", str(folder), *pairs]
-        else:
+        if cell.arm.kind == "full":
             script = str(ROOT / "benchmarks/federated.py")
-            seed = str(cell.seed)
-            command = [script, "--kind", cell.arm.kind, "--seed", seed, "--json", *pairs]
+            command = [script, "--seed", str(cell.seed), "--json", *pairs]
+        else:
+            if cell.arm.kind == "lora":
+                pairs += ["--set", "run.method=hierarchical-fedavg"]
+            command = ["-m", "elsa.cli.main", "run", "--json", "--out", str(folder), *pairs]
         summary = json.loads(self._call([sys.executable, *command]))
         lost = _lost(folder / "events.jsonl")
         if summary.get("accuracy") is None:

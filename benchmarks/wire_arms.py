@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from federated import RATES
+from federated import RATE
 
 Kind = Literal["split", "lora", "full"]
 
@@ -49,7 +49,7 @@ class Arm:
         name: for people.
         family: what it is one of; see `wire_plot`.
         settings: of `elsa run`, besides those of data set and study.
-        kind: over the split, or one of the kinds of benchmarks/federated.py.
+        kind: over the split, whole models with LoRA, or all weights (benchmarks/federated.py).
     """
 
     name: str
@@ -98,8 +98,8 @@ EXACT = Arm("exact", "uncompressed", hops("exact"))
 
 ARMS: tuple[Arm, ...] = (
     EXACT,
-    Arm("federated LoRA", "no split", (f"train.learning_rate={RATES['lora']}",), "lora"),
-    Arm("full averaging", "no split", (f"train.learning_rate={RATES['full']}",), "full"),
+    Arm("federated LoRA", "no split", ("train.learning_rate=0.004",), "lora"),
+    Arm("full averaging", "no split", (f"train.learning_rate={RATE}",), "full"),
     Arm("int8", "plain integers", hops("quantize:8:token:uniform:nearest")),
     Arm("int4", "plain integers", hops("quantize:4:token:uniform:nearest")),
     *(

@@ -47,6 +47,7 @@ CLUSTERED = (
     "cluster.dimensions=4",
 )
 MODES |= {
+    "two-part-sequential": ("split.layout=two-part", "federation.trunk=sequential"),
     "clustered": (*CLUSTERED, "wire.preset=balanced"),
     "mixed-few": (
         *CLUSTERED,

@@ -165,6 +165,7 @@ def knowledge_of(
     model = sources.model
     split = Split.of(model.checkpoint.blocks, config.split.bottom, config.split.top)
     held = model.segments(split)
+    assert held.top is not None
     directions = public_directions(config, model, sources.tokenizer)
     wire = config.wire.model_copy(update={"folder": ""})
     codecs_of = partial(hop_codecs, wire, model.checkpoint.hidden_size, directions)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from elsa.cli import deploy
+from elsa.cli.compare import Several, compare
 from elsa.cli.progress import Progress
 from elsa.cli.stopping import say, stoppable
 from elsa.config.load import load_config
@@ -23,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(deploy.commands)
+app.command(cls=Several)(compare)
 
 RunPath = Annotated[Path, typer.Argument(help="Folder of a run, such as runs/quickstart.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary alone, as JSON.")]

@@ -1,12 +1,12 @@
 """Every key of the schema: what it may hold, in words for people, and the nearest spelling."""
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from elsa.config.schema import Config
+from elsa.config.spelling import nearest
 
 KINDS = {
     "boolean": "true or false",
@@ -48,13 +48,6 @@ def all_keys() -> Mapping[str, Key]:
     found: dict[str, Key] = {}
     _collect("", schema, schema.get("$defs", {}), found)
     return found
-
-
-def nearest(word: str, words: Iterable[str]) -> str | None:
-    """Return the one of `words` that is spelled most like `word`, if any is near."""
-    lower = {other.lower(): other for other in words}
-    matches = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.6)
-    return lower[matches[0]] if matches else None
 
 
 def nearest_key(path: str) -> str | None:

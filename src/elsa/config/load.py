@@ -8,9 +8,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from elsa.config.keys import all_keys, nearest, nearest_key
+from elsa.config.keys import all_keys, nearest_key
+from elsa.config.methods import METHODS
 from elsa.config.printing import preset_names, preset_toml, toml_value
 from elsa.config.schema import Config
+from elsa.config.spelling import nearest
 from elsa.errors import ConfigError
 
 LONGEST_VALUE = 60
@@ -27,14 +29,18 @@ def load_config(source: Path | str | None = None, overrides: Sequence[str] = ())
         overrides: settings "a.b=c" that win over the source; c is read as TOML where it is
             TOML, else as bare text, and always as text for a key that holds text.
 
+    Where run.method names a method, its settings win over the source; an override that says
+    otherwise is refused.
+
     Raises:
         ConfigError: with every problem found, a line each: the key's path, the value, what is
             allowed, and the nearest spelling.
     """
     label, table = _read(source)
     problems = [problem for item in overrides if (problem := _set(table, item)) is not None]
+    merged = _with_tuples(_merged(Config().model_dump(), table))
     try:
-        config = Config.model_validate(_with_tuples(_merged(Config().model_dump(), table)))
+        config = Config.model_validate(_of_its_method(merged, overrides))
     except ValidationError as error:
         set_keys = {item.partition("=")[0].strip() for item in overrides}
         problems += [_problem(dict(each), set_keys) for each in error.errors()]
@@ -103,6 +109,27 @@ def _with_tuples(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _with_tuples(item) for key, item in value.items()}
     return tuple(_with_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _of_its_method(merged: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The table with the settings of the method that it names, but for those of overrides."""
+    run = merged.get("run")
+    name = run.get("method") if isinstance(run, dict) else None
+    if not isinstance(name, str) or name not in METHODS:
+        return merged
+    try:
+        made = METHODS[name].applied(merged)
+    except (KeyError, TypeError):  # a section is no table: the schema says so
+        return merged
+    for key in {item.partition("=")[0].strip() for item in overrides} & set(
+        METHODS[name].all_settings
+    ) - {"federation.edge_rounds"}:
+        *path, last = key.split(".")
+        source, target = merged, made
+        for part in path:
+            source, target = source[part], target[part]
+        target[last] = source[last]
+    return made
 
 
 def _report(label: str, problems: Sequence[str]) -> str:

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from elsa.config.aggregation import aggregation_problem
+from elsa.config.methods import method_problem
+from elsa.config.placement import placement_problem
 from elsa.config.splitting import split_problem
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
@@ -28,6 +30,8 @@ class Run(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     threads: Annotated[int, Field(ge=0)] = 0
     """Compute threads; 0 takes one a physical core."""
+    method: str = ""
+    """Name of a method whose settings win over those below; see docs/compare.md."""
 
 
 class Model(Section):
@@ -102,7 +106,15 @@ class Federation(Section):
     edge_rounds: Count = 2
     local_steps: Count = 10
     participation: Fraction = 1.0
-    trunk: Literal["per-device", "shared"] = "per-device"
+    trunk: Literal["per-device", "shared", "sequential"] = "per-device"
+    pooled: bool = False
+    """One trainer has the rows and takes the steps of all; the devices only evaluate."""
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in an edge round of whoever trains."""
+        devices = max(1, round(self.participation * self.devices)) if self.pooled else 1
+        return self.local_steps * devices
 
 
 class Split(Section):
@@ -110,6 +122,8 @@ class Split(Section):
 
     bottom: Count = 1
     top: Annotated[int, Field(ge=0)] = 1
+    layout: Literal["three-part", "two-part", "whole"] = "three-part"
+    """Others than three parts are only compared with."""
     freeze: Literal["none", "bottom", "trunk"] = "none"
     """What has no adapters: nothing, all below the first cut, or all below the second."""
     keep_mb: Count = 256
@@ -387,8 +401,9 @@ class Config(Section):
         self._check_tasks()
         self._check_unusual()
         self._check_attack()
-        if problem := aggregation_problem(self) or split_problem(self):
-            raise ValueError(problem)
+        for problem in (aggregation_problem, split_problem, placement_problem, method_problem):
+            if found := problem(self):
+                raise ValueError(found)
         return self
 
     def _check_answers(self) -> None:

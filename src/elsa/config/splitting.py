@@ -20,9 +20,10 @@ def split_problem(config: "Config") -> str | None:
             "split.freeze = 'trunk' goes with split.mode = 'fixed': devices share the adapters of "
             "their last blocks, so all need equally many"
         )
-    if config.federation.trunk == "shared":
+    if config.federation.trunk != "per-device":
         return (
-            "federation.trunk = 'shared' shares the trunk's adapters, and split.freeze = 'trunk' "
+            f"federation.trunk = '{config.federation.trunk}' shares the trunk's adapters, and "
+            "split.freeze = 'trunk' "
             "leaves it none; leave federation.trunk at 'per-device'"
         )
     return None

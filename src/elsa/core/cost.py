@@ -56,7 +56,7 @@ class Work:
 
     Attributes:
         bottom: forward pass of the bottom, on the device.
-        trunk: forward pass of the trunk, on the edge.
+        trunk: forward pass of the trunk, on the edge; both passes of the head, if it is there.
         top: both passes of the top and the head, on the device.
         trunk_backward: on the edge.
         bottom_backward: on the device.
@@ -95,11 +95,12 @@ def step_work(shape: ModelShape, split: Split, passes: Passes) -> Work:
         sum(number >= shape.first for number in blocks)
         for blocks in (split.bottom_blocks, split.trunk_blocks)
     ]
+    head = 2 * passes.head
     # In the top the gradient goes down through all blocks, with adapters or without.
     return Work(
         bottom=split.bottom * passes.forward,
-        trunk=split.trunk * passes.forward,
-        top=split.top * (passes.forward + passes.backward) + 2 * passes.head,
+        trunk=split.trunk * passes.forward + (head if split.head_at_edge else 0.0),
+        top=split.top * (passes.forward + passes.backward) + (0.0 if split.head_at_edge else head),
         trunk_backward=learning[1] * passes.backward,
         bottom_backward=learning[0] * passes.backward,
     )
@@ -218,23 +219,29 @@ def device_memory(
 ) -> Memory:
     """Bytes that a device holds while it trains; not those of its interpreter and libraries.
 
+    Where the head is at the edge this is a bound: the activations were measured with a head.
+
     Args:
         tensors: of the model.
         activations: of a step.
         split: where the model is cut.
         batch: B and S of its largest batch.
-        state_bytes: bytes of one token's hidden state; four of them a token are on the wire.
+        state_bytes: bytes of one token's hidden state; four of them a token are on the wire, two
+            where there is one cut.
         first: number of the first block with adapters.
         predicted: tokens of a batch that a language model learns to predict.
     """
     own = [*split.bottom_blocks, *split.top_blocks]
-    learning = tensors.head + sum(tensors.adapters[number] for number in own)
+    ends = 0 if split.head_at_edge else tensors.end
+    learning = 0 if split.head_at_edge else tensors.head
+    learning += sum(tensors.adapters[number] for number in own)
+    hops = {"three-part": 4, "two-part": 2, "whole": 0}[split.layout]
     grown = max(split.bottom - max(first, 1), 0)
     step = activations.base.of(*batch)
     step += grown * activations.bottom.of(*batch) + split.top * activations.top.of(*batch)
     step += activations.logits * min(activations.chunk, predicted)
     return Memory(
-        weights=tensors.embeddings + tensors.end + sum(tensors.blocks[number] for number in own),
+        weights=tensors.embeddings + ends + sum(tensors.blocks[number] for number in own),
         adapters=float(COPIES * FLOAT32 * learning),
-        step=step + 4 * batch[0] * batch[1] * state_bytes,
+        step=step + hops * batch[0] * batch[1] * state_bytes,
     )

@@ -59,6 +59,15 @@ class Examples:
         )
 
 
+def joined(parts: Sequence[Examples]) -> Examples:
+    """The rows of all parts, one after the other; all have the same columns."""
+    ids = [row for part in parts for row in part.input_ids]
+    types = [row for part in parts for row in part.token_types or ()]
+    labels = [part.labels for part in parts if part.labels is not None]
+    counted = [row for part in parts for row in part.counted or ()]
+    return Examples(ids, types or None, np.concatenate(labels) if labels else None, counted or None)
+
+
 @dataclass(frozen=True, eq=False)
 class Batch:
     """Some rows, padded to the longest of them.

@@ -15,13 +15,12 @@ from elsa.core.codec import HopCodecs
 from elsa.core.cost import ModelShape
 from elsa.core.noise import Noise
 from elsa.core.secret import SecretSeed
-from elsa.core.split import Split
 from elsa.core.ssop import check_rank
-from elsa.data.batches import Examples
+from elsa.data.batches import Examples, joined
 from elsa.data.partition import Rows, partition
 from elsa.data.unusual import set_apart
 from elsa.engine.aggregation import cloud_mean, device_rank, edge_mean, server_optimizer
-from elsa.engine.clock import device_speeds, latencies
+from elsa.engine.clock import centre, device_speeds, latencies
 from elsa.engine.codecs import adapters_sent, hop_codecs, prepare_codecs
 from elsa.engine.directions import public_directions
 from elsa.engine.federation import Federation
@@ -34,6 +33,7 @@ from elsa.engine.parts import (
     encode,
     load_text,
     model_directory,
+    split_of,
     table_digest,
 )
 from elsa.engine.poison import plot_of, poisoned, poisoned_rows
@@ -49,16 +49,20 @@ from elsa.roles.learner import OptimizerSettings
 from elsa.roles.overseer import Overseer
 from elsa.roles.perturb import Perturbation
 from elsa.roles.probing import Probing
-from elsa.roles.trunk import PerDeviceTrunk, SharedTrunk, TrunkAdapters
+from elsa.roles.trunk import PerDeviceTrunk, SequentialTrunk, SharedTrunk, TrunkAdapters
 from elsa.wire.meter import Meter
 from elsa.wire.transport import Layer
 
 TESTER = "test"
 """Name of the device that holds the common test rows, of the only task, and only evaluates."""
 
+POOL = "pool"
+"""Name of the only trainer where [federation] pools the rows of all devices."""
+
 _TRUNKS: dict[str, Callable[[OptimizerSettings], TrunkAdapters]] = {
     "per-device": PerDeviceTrunk,
     "shared": SharedTrunk,
+    "sequential": SequentialTrunk,
 }
 
 
@@ -118,21 +122,30 @@ def build_federation(config: Config, sources: Sources, layers: Sequence[Layer] =
     model, seed = sources.model, config.run.seed
     names, edge_names = device_names(config), list(assignment_of(config))
     seconds = latencies(config.network, names, edge_names, seed)
-    overseer = overseer_of(config, names, edge_names, seconds, Overseer)
+    speeds = device_speeds(config.network, names, seed)
+    trainers = [POOL] if config.federation.pooled else names
+    if config.federation.pooled:
+        speeds[POOL] = centre(config.network)
+        seconds |= {(POOL, edge): 0.0 for edge in edge_names}
+    overseer = overseer_of(config, trainers, edge_names, seconds, Overseer)
     models = {task.name: task.model for task in sources.tasks}
     probing = cache(partial(open_probing, config, models, sources.tokenizer))
     directions = public_directions(config, model, sources.tokenizer)
     codecs_of = partial(hop_codecs, config.wire, model.checkpoint.hidden_size, directions)
+    devices = _devices(config, sources, names, codecs_of)
+    testers = [_tester(config, sources, task, codecs_of) for task in sources.tasks]
+    if config.federation.pooled:
+        honest = [it for it in devices.values() if isinstance(it, Device)]
+        testers += [device.evaluating() for device in honest]
+        devices = {POOL: _pool(config, sources, honest, codecs_of)}
     meter = Meter()
     return Federation(
         config=config,
         cloud=cloud_of(config, initial_of(sources, seed), overseer),
         edges={name: edge_of(config, model, name, codecs_of, probing) for name in edge_names},
-        devices=_devices(config, sources, names, codecs_of),
-        testers={
-            edge_names[0]: [_tester(config, sources, task, codecs_of) for task in sources.tasks]
-        },
-        speeds=device_speeds(config.network, names, seed),
+        devices=devices,
+        testers={edge_names[0]: testers},
+        speeds=speeds,
         latencies=seconds,
         shape=max((task.model.shape() for task in sources.tasks), key=_head_weights),
         meter=meter,
@@ -161,7 +174,7 @@ def cloud_of(
         overseer.assignment() if overseer else assignment_of(config),
         Schedule(
             federation.edge_rounds,
-            federation.local_steps,
+            federation.steps,
             federation.participation,
             config.run.seed,
         ),
@@ -189,6 +202,8 @@ def edge_of(
         model.checkpoint.dtype,
         adapters_sent(config.wire),
         probing,
+        config.split.layout,
+        model.end,
     )
     trunks = _TRUNKS[config.federation.trunk](_optimizer(config))
     mean = edge_mean(config.aggregate, config.adapter)
@@ -217,7 +232,7 @@ def device_of(
         number: its place among the devices; its order of batches follows from it and the seed.
         secret: of its perturbation, if it perturbs.
     """
-    split = Split.of(model.checkpoint.blocks, config.split.bottom, config.split.top)
+    split = split_of(config, model.checkpoint.blocks)
     rank = device_rank(config.adapter, number, config.federation.devices)
     settings = replace(_settings(config, model, pad_id, number, secret), rank=rank)
     return Device(name, model.segments(split), *own, codecs, settings)
@@ -314,6 +329,20 @@ def shares_of(config: Config, task: TaskParts, devices: int) -> list[Rows]:
     return [*(ordinary[share] for share in shares), *apart.small, *apart.rare]
 
 
+def _pool(
+    config: Config,
+    sources: Sources,
+    devices: Sequence[Device],
+    codecs_of: Callable[[str], HopCodecs],
+) -> Device:
+    """Who trains on the rows that all devices train on, and evaluates on none."""
+    (task,) = sources.tasks
+    rows = joined([device.training for device in devices])
+    of = (config, task.model, sources.tokenizer.pad_id, (rows, rows.take([])), codecs_of(POOL))
+    # The first device's number: where there is but one, its batches come in the same order.
+    return device_of(*of, POOL, 0, _simulated_secret(config, POOL))
+
+
 def _tester(
     config: Config,
     sources: Sources,
@@ -321,7 +350,7 @@ def _tester(
     codecs_of: Callable[[str], HopCodecs],
 ) -> Device:
     model, name = task.model, tester_of(task.name)
-    split = Split.of(model.checkpoint.blocks, config.split.bottom, config.split.top)
+    split = split_of(config, model.checkpoint.blocks)
     number, secret = config.federation.devices, _simulated_secret(config, name)
     return Device(
         name,

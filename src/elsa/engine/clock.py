@@ -6,6 +6,7 @@ come first served. Evaluation is a measurement and takes no simulated time.
 """
 
 import heapq
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ import numpy as np
 from elsa.config.schema import Network
 from elsa.core.cost import ModelShape, Work, passes_of, step_work
 from elsa.core.split import Split
-from elsa.wire.messages import Activations, Gradients, Message
+from elsa.wire.messages import Activations, Gradients, LabelledActivations, Message
 
 _LATENCY = int.from_bytes(b"far")
 """Keeps the draw of latencies apart from every other draw of the seed."""
@@ -50,6 +51,11 @@ def device_speeds(network: Network, devices: Sequence[str], seed: int) -> dict[s
         )
         for device, (compute, width) in zip(devices, factors, strict=True)
     }
+
+
+def centre(network: Network) -> Speed:
+    """A machine beside the server, as quick as an edge; nothing is sent to it."""
+    return Speed(network.edge_gflops * 1e9, math.inf, math.inf, 0.0)
 
 
 def latencies(
@@ -121,13 +127,47 @@ class Leg:
     passes: int = 0
 
 
+@dataclass(frozen=True)
+class Turns:
+    """How the local steps of an edge's devices wait for each other there.
+
+    A step may begin when all those of the turn before have ended. Where devices step together, a
+    step of all is a turn; where they step one by one, each device's step is.
+
+    Attributes:
+        each: turns in a local step; 0 where nobody waits.
+        place: of the device among them.
+    """
+
+    each: int = 0
+    place: int = 0
+
+    def after(self, step: int) -> int:
+        """Number of the turn that must have ended before this step; 0 for none."""
+        return step * self.each + self.place
+
+    def passes(self, step: int) -> int:
+        """Number of the turn that this step is part of; 0 where nobody waits."""
+        return self.after(step) + 1 if self.each else 0
+
+
+FREE = Turns()
+
+
+def turns_of(trunk: str, devices: Sequence[str]) -> dict[str, Turns]:
+    """How devices of an edge, in their order, wait for each other, by the owner of its trunk."""
+    if trunk == "sequential":
+        return {name: Turns(len(devices), place) for place, name in enumerate(devices)}
+    return dict.fromkeys(devices, Turns(1) if trunk == "shared" else FREE)
+
+
 @dataclass
 class Trace:
     """A device's edge round as legs, written down exchange by exchange.
 
     Attributes:
         declared: the speed that the plan knows of, by which `pace` judges; None takes `speed`.
-        lockstep: whether a local step starts at the edge only when all have done the last one.
+        turns: how a local step waits for those of others.
     """
 
     shape: ModelShape
@@ -135,7 +175,7 @@ class Trace:
     speed: Speed
     edge_flops: float
     declared: Speed | None = None
-    lockstep: bool = False
+    turns: Turns = FREE
     legs: list[Leg] = field(default_factory=list)
     _owed: float = 0.0
     _expected: float = 0.0
@@ -148,13 +188,16 @@ class Trace:
         return own / self._expected if self._expected else 1.0
 
     def worked(self, steps: Sequence[Sequence[int]]) -> None:
-        """Add the device's passes through its top in steps that sent no gradient down.
+        """Add what the device did by itself in steps that sent no gradient down.
+
+        That is all of them where it has the whole model, and those of its top otherwise.
 
         Args:
             steps: tokens of each text of each.
         """
         works = (step_work(self.shape, self.split, passes_of(self.shape, [it])) for it in steps)
-        flops = sum(work.top for work in works)
+        whole = self.split.layout == "whole"
+        flops = sum(work.device if whole else work.top for work in works)
         self.legs.append(Leg("free", flops / self.speed.flops))
         self._expected += flops / (self.declared or self.speed).flops
 
@@ -162,16 +205,16 @@ class Trace:
         """Add an exchange that sent `up` bytes and received `down` bytes."""
         here, lane, after, passes = self._owed, 0.0, 0, 0
         self._owed = 0.0
-        if isinstance(request, Activations):
+        if isinstance(request, Activations | LabelledActivations):
             passed = passes_of(self.shape, [request.lengths])
             self._work = step_work(self.shape, self.split, passed)
             here += self._work.bottom
             lane = self._work.trunk
-            after = request.step if self.lockstep else 0
-        elif isinstance(request, Gradients) and self._work is not None:
+            after = self.turns.after(request.step)
+        if isinstance(request, Gradients | LabelledActivations) and self._work is not None:
             here += self._work.top
-            lane = self._work.trunk_backward
-            passes = request.step + 1 if self.lockstep else 0
+            lane += self._work.trunk_backward
+            passes = self.turns.passes(request.step)
             self._owed = self._work.bottom_backward
         sending = Leg("free", there(self.speed, here, up))
         receiving = Leg("free", back(self.speed, down))

@@ -5,7 +5,7 @@ from typing import Generic, TypeVar
 
 from elsa.errors import ElsaError, Interrupted
 from elsa.roles.exchange import Exchange
-from elsa.wire.messages import Gradients, Message, Ready
+from elsa.wire.messages import Gradients, LabelledActivations, Message, Ready
 from elsa.wire.transport import Transport
 
 Result = TypeVar("Result")
@@ -74,5 +74,5 @@ def in_lockstep(conversations: Sequence[Conversation[Result]], tick: Callable[[]
             while not conversation.over:
                 request = conversation.advance()
                 tick()
-                if isinstance(request, Ready | Gradients):
+                if isinstance(request, Ready | Gradients | LabelledActivations):
                     break

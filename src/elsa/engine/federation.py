@@ -26,7 +26,8 @@ class Federation:
         cloud: the root.
         edges: by name.
         devices: by name, those that train.
-        testers: by edge name, devices that hold the common test rows and only evaluate.
+        testers: by edge name, devices that only evaluate: those with the common test rows, and all
+            where one trainer has their rows.
         speeds: of each device, for the virtual clock.
         latencies: seconds one way, by device and edge.
         shape: what the model's cost depends on.

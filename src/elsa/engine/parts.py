@@ -18,7 +18,15 @@ from elsa.data.table import Columns, Table
 from elsa.errors import ConfigError
 from elsa.model.checkpoint import Checkpoint, fast_dtype, open_checkpoint, resolve_model
 from elsa.model.gguf import convert_gguf
-from elsa.model.segments import Bottom, Trunk, build_bottom, build_top, build_trunk
+from elsa.model.segments import (
+    Bottom,
+    Top,
+    Trunk,
+    build_bottom,
+    build_end,
+    build_top,
+    build_trunk,
+)
 from elsa.model.sizes import activations_of, shape_of
 from elsa.model.tasks import CausalLM, Classification, LoraSpec, Task
 from elsa.model.tokenizer import Tokenizer
@@ -45,6 +53,7 @@ class ModelParts:
         self.task = task
         self.lora = lora
         self.trunk = cache(self._trunk)
+        self.end = cache(self._end)
         self.bottom = cache(self._bottom)
         self.segments = cache(self._segments)
         self.shape = cache(self._shape)
@@ -65,16 +74,22 @@ class ModelParts:
     def _trunk(self, split: Split) -> Trunk:
         return build_trunk(self.checkpoint, split, self.task, self.lora)
 
+    def _end(self, split: Split) -> Top:
+        return build_end(self.checkpoint, split, self.task, self.lora)
+
     def _bottom(self, split: Split) -> Bottom:
         return build_bottom(self.checkpoint, split, self.task, self.lora)
 
     def _segments(self, split: Split) -> Segments:
-        return Segments(
-            split,
-            self.checkpoint.hidden_size,
-            self.bottom(split),
-            build_top(self.checkpoint, split, self.task, self.lora),
-        )
+        of = (self.checkpoint, split, self.task, self.lora)
+        top = None if split.head_at_edge else build_top(*of)
+        return Segments(split, self.checkpoint.hidden_size, self.bottom(split), top)
+
+
+def split_of(config: Config, blocks: int) -> Split:
+    """The split of a config for a model of so many blocks; raises SplitError if there is none."""
+    split = config.split
+    return Split.of(blocks, split.bottom, split.top, split.layout)
 
 
 def model_directory(path: str, say: Say) -> Path:

@@ -165,13 +165,13 @@ def plan_of(federation: Federation, planner: Planner) -> Plan:
 
 
 def _steps(config: Config) -> int:
-    return config.federation.edge_rounds * config.federation.local_steps
+    return config.federation.edge_rounds * config.federation.steps
 
 
 def _edge_rounds(planner: Planner, name: str, price: Price) -> list[list[Leg]]:
     """A device's legs in each edge round of its first global round."""
     config = planner.config.federation
-    steps = config.local_steps
+    steps = config.steps
     return [
         planner.legs(name, price.split, range(number * steps, (number + 1) * steps))
         for number in range(config.edge_rounds)

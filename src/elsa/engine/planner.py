@@ -19,7 +19,7 @@ from elsa.core.cost import step_work
 from elsa.core.plan import Chosen, Option, fit_jointly, refined, settled
 from elsa.core.split import Split
 from elsa.engine.build import Sources
-from elsa.engine.clock import Leg, finish_times
+from elsa.engine.clock import FREE, Leg, finish_times, turns_of
 from elsa.engine.federation import Federation
 from elsa.engine.parts import ModelParts
 from elsa.engine.prices import Price, Prices, device_memories
@@ -102,7 +102,11 @@ class Planner:
     def legs(self, device: str, split: Split, steps: range) -> list[Leg]:
         """What the clock would see of a device's local steps with a split."""
         speed, pace = self._federation.speed_of(device), self._paces[device]
-        return self.prices[device].legs(self.demands[device], speed, split, pace, steps)
+        trunk, turns = self.config.federation.trunk, FREE
+        for members in self._federation.cloud.assignment.values():
+            turns = turns_of(trunk, members).get(device, turns)
+        demand = self.demands[device]
+        return self.prices[device].legs(demand, speed, split, pace, steps, turns)
 
     def lacks(self) -> list[Lack]:
         """The devices that cannot hold any split."""
@@ -151,7 +155,7 @@ class Planner:
         }
 
         federation = self.config.federation
-        steps = min(federation.edge_rounds * federation.local_steps, max(LEGS // len(devices), 2))
+        steps = min(federation.edge_rounds * federation.steps, max(LEGS // len(devices), 2))
         legs_of = cache(lambda name, split: self.legs(name, split, range(steps)))
 
         def clock(chosen: Chosen) -> float:
@@ -237,7 +241,7 @@ def planner_of(federation: Federation, sources: Sources) -> Planner | None:
 def hand_over(device: Device | Attacker, edge: Edge, model: ModelParts, split: Split) -> None:
     """Give a device another split; the moments of blocks that change hands move with them."""
     segments = model.segments(split)
-    own = {*segments.bottom.adapter_names, *segments.top.adapter_names}
+    own = set(segments.adapter_names)
     kept: dict[str, Tensor] = {}
     given: dict[str, Tensor] = {}
     for key, value in {**edge.moments_of(device.name), **device.moments()}.items():

@@ -15,11 +15,11 @@ from elsa.core.codec import Codec, Coder, Frame, Identity, Packet
 from elsa.core.cost import Memory, Passes, Work, device_memory, passes_of, step_work
 from elsa.core.plan import Option
 from elsa.core.ragged import Reach, reached_lengths
-from elsa.core.split import Split
-from elsa.engine.clock import Leg, Speed, back, there
+from elsa.core.split import Layout, Split
+from elsa.engine.clock import FREE, Leg, Speed, Turns, back, there
 from elsa.engine.codecs import adapters_sent, hop_codecs
 from elsa.engine.directions import Directions
-from elsa.engine.parts import ModelParts
+from elsa.engine.parts import ModelParts, split_of
 from elsa.model.adapters import part_names
 from elsa.model.segments import adapter_shapes, reach_of
 from elsa.model.sizes import tensors_of
@@ -29,6 +29,7 @@ from elsa.wire.messages import (
     Activations,
     EdgeUpdate,
     Gradients,
+    LabelledActivations,
     LocalPlan,
     Message,
     Ready,
@@ -59,6 +60,10 @@ class Frames:
     def down(self) -> float:
         """To the device."""
         return self.h2 + self.g1
+
+
+Kind = tuple[Layout, bool, Reach]
+"""What of a split decides the frames: layout, whether nothing comes back, and what goes down."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +132,7 @@ class Prices:
         """Those that a device may have, by the config."""
         split, blocks = self._config.split, self.shape.blocks
         if split.mode == "fixed":
-            return [Split.of(blocks, split.bottom, split.top)]
+            return [split_of(self._config, blocks)]
         least = Split.of(blocks, split.bottom_min, 0)
         return [
             Split.of(blocks, bottom, top)
@@ -151,7 +156,7 @@ class Prices:
 
     def prices(self, demand: Demand, speed: Speed, pace: float = 1.0) -> list[Price]:
         """What each split costs a device of this speed, which takes `pace` times as long."""
-        means: dict[tuple[bool, Reach], Frames] = {}
+        means: dict[Kind, Frames] = {}
         found = []
         for split in self.splits():
             kind = self._kind(split)
@@ -175,7 +180,7 @@ class Prices:
         )
         if not self._still(split):
             return held
-        _, reach = self._kind(split)
+        *_, reach = self._kind(split)
         rows = sum(sum(reached_lengths(batch, reach)) for batch in demand.batches)
         return replace(held, kept=min(rows * state_bytes, self._config.split.keep_mb * 1e6))
 
@@ -194,6 +199,7 @@ class Prices:
         split: Split,
         pace: float = 1.0,
         steps: range | None = None,
+        turns: Turns = FREE,
     ) -> list[Leg]:
         """An edge round of a device as the clock sees it.
 
@@ -203,10 +209,10 @@ class Prices:
             split: its own.
             pace: how many times as long it takes.
             steps: local steps since the run began; None takes those of the first edge round.
+            turns: how it waits for others.
         """
         config = self._config.federation
         start, end = self.orders(split)
-        lockstep = config.trunk == "shared"
 
         def exchange(
             flops: float, up: float, lane: float, down: float, after: int = 0, passes: int = 0
@@ -219,20 +225,27 @@ class Prices:
 
         legs, owed = exchange(0.0, start[0], 0.0, start[1]), 0.0
         still = self._still(split)
-        for step, number in enumerate(range(config.local_steps) if steps is None else steps):
+        for step, number in enumerate(range(config.steps) if steps is None else steps):
             batch = demand.batches[number % len(demand.batches)]
             work = step_work(self.shape, split, passes_of(self.shape, [batch]))
             if still and number >= len(demand.batches):
                 owed += work.top
                 continue
             frames = self._frames(batch, *self._kind(split))
+            after, passes = turns.after(step), turns.passes(step)
             if still:
                 legs += exchange(owed + work.bottom, frames.h1, work.trunk, frames.h2)
                 owed = work.top
                 continue
-            after, passes = (step, step + 1) if lockstep else (0, 0)
-            legs += exchange(owed + work.bottom, frames.h1, work.trunk, frames.h2, after)
-            legs += exchange(work.top, frames.g2, work.trunk_backward, frames.g1, 0, passes)
+            if split.layout == "whole":
+                owed += work.device
+                continue
+            if split.layout == "two-part":
+                here = owed + work.bottom
+                legs += exchange(here, frames.h1, work.edge, frames.g1, after, passes)
+            else:
+                legs += exchange(owed + work.bottom, frames.h1, work.trunk, frames.h2, after)
+                legs += exchange(work.top, frames.g2, work.trunk_backward, frames.g1, 0, passes)
             owed = work.bottom_backward
         return legs + exchange(owed, end[0], 0.0, end[1])
 
@@ -244,7 +257,7 @@ class Prices:
     def passed(self, demand: Demand, split: Split) -> tuple[float, float]:
         """Bytes from and to a device in its first global round."""
         config, kind = self._config.federation, self._kind(split)
-        steps = config.edge_rounds * config.local_steps
+        steps = config.edge_rounds * config.steps
         if self._still(split):
             steps = min(steps, len(demand.batches))
         batches = islice(cycle(demand.batches), steps)
@@ -259,23 +272,28 @@ class Prices:
             down + config.edge_rounds * (start[1] + end[1]),
         )
 
-    def _kind(self, split: Split) -> tuple[bool, Reach]:
-        """What of a split decides the frames: whether nothing comes back, and what goes down."""
-        reach = reach_of(self._model.checkpoint.family, self._model.task, split.top)
-        return split.bottom <= self.shape.first, reach
+    def _kind(self, split: Split) -> Kind:
+        reach: Reach = "all"
+        if not split.head_at_edge:
+            reach = reach_of(self._model.checkpoint.family, self._model.task, split.top)
+        return split.layout, split.bottom <= self.shape.first, reach
 
     def _still(self, split: Split) -> bool:
         """Whether nothing learns below the second cut, so that each text is sent once."""
-        return self.shape.first >= split.top_blocks.start
+        return split.layout == "three-part" and self.shape.first >= split.top_blocks.start
 
     def _asking(self, demand: Demand) -> float:
         """Part of the run's local steps in which the texts are new, as they are in one epoch."""
         config = self._config.federation
-        steps = config.rounds * config.edge_rounds * config.local_steps
+        steps = config.rounds * config.edge_rounds * config.steps
         return min(1.0, len(demand.batches) / steps)
 
-    def _step_frames(self, lengths: tuple[int, ...], frozen: bool, reach: Reach) -> Frames:
+    def _step_frames(
+        self, lengths: tuple[int, ...], layout: Layout, frozen: bool, reach: Reach
+    ) -> Frames:
         """Bytes of a local step's frames, for a batch of sequences of these lengths."""
+        if layout == "whole":
+            return Frames(0.0, 0.0, 0.0, 0.0)
         down = reached_lengths(lengths, reach)
         numbers = tuple(range(len(lengths))) if self._codecs.remembering else ()
 
@@ -289,6 +307,15 @@ class Prices:
             return len(encode(body)) + self._payload(codec, sum(rows))
 
         codecs = self._codecs
+        if layout == "two-part":
+            labels = (0,) * (sum(lengths) if self.shape.head_per_token else len(lengths))
+            told = LabelledActivations(
+                1, True, lengths, labels, self._packet(codecs.h1, sum(lengths))
+            )
+            up = len(encode(told)) + self._payload(codecs.h1, sum(lengths))
+            down_frame = Gradients(1, self._packet(codecs.g1, sum(lengths)), 1.0)
+            down_bytes = len(encode(down_frame)) + self._payload(codecs.g1, sum(lengths))
+            return Frames(up, 0.0, 0.0, down_bytes)
         return Frames(
             h1=activations(lengths, codecs.h1),
             h2=activations(down, codecs.h2),
@@ -302,9 +329,7 @@ class Prices:
         shapes = adapter_shapes(model.checkpoint, model.task, model.lora)
         zeros = {name: torch.zeros(shape) for name, shape in shapes.items()}
         sent = wrap(zeros, adapters_sent(config.wire))
-        order = RoundOrder(
-            0, config.federation.edge_rounds, config.federation.local_steps, (), sent
-        )
+        order = RoundOrder(0, config.federation.edge_rounds, config.federation.steps, (), sent)
         return len(encode(EdgeUpdate(0, sent, 1.0, ()))), len(encode(order))
 
     def _orders(self, split: Split) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -314,8 +339,9 @@ class Prices:
         trunk = set(part_names(list(shapes), split, "trunk"))
         own = {name: torch.zeros(shape) for name, shape in shapes.items() if name not in trunk}
         sent = wrap(own, adapters_sent(config.wire))
-        ready = Ready(0, 0, split.bottom, split.top, *self._kind(split))
-        plan = LocalPlan(0, 0, config.federation.local_steps, 2**31, sent)
+        _, frozen, reach = self._kind(split)
+        ready = Ready(0, 0, split.bottom, split.top, frozen, reach, labelled=split.head_at_edge)
+        plan = LocalPlan(0, 0, config.federation.steps, 2**31, sent)
 
         def size(message: Message) -> int:
             return len(encode(message))
@@ -333,7 +359,8 @@ class Prices:
         asking: float,
     ) -> Price:
         work = step_work(self.shape, split, demand.passes)
-        hops, up, down = 4, frames.up, frames.down
+        hops = {"three-part": 4, "two-part": 2, "whole": 0}[split.layout]
+        up, down = frames.up, frames.down
         if self._still(split):
             work = replace(work, bottom=asking * work.bottom, trunk=asking * work.trunk)
             hops, up, down = 2, asking * frames.h1, asking * frames.h2

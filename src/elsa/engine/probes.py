@@ -43,6 +43,7 @@ class Prober:
         """
         model = self._models[task]
         segments, trunk = model.segments(split), model.trunk(split)
+        assert segments.top is not None  # probes are for splits in three parts
         classes = model.task.labels if isinstance(model.task, Classification) else 0
         for part in (segments.bottom, trunk, segments.top):
             part.bind(adapters)
@@ -81,6 +82,9 @@ def open_probing(config: Config, models: Mapping[str, ModelParts], tokenizer: To
     segments = model.segments(split)
     parts = (segments.bottom, model.trunk(split), segments.top)
     base = {
-        name: torch.zeros(shape) for part in parts for name, shape in part.adapter_shapes.items()
+        name: torch.zeros(shape)
+        for part in parts
+        if part is not None
+        for name, shape in part.adapter_shapes.items()
     }
     return Probing(prober, shared_basis(prober(task, split, base).states, it.dimensions))

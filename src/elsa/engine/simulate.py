@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from elsa.core.score import Tally
-from elsa.engine.clock import Trace, cloud_seconds, drifted, finish_times
+from elsa.engine.clock import Trace, Turns, cloud_seconds, drifted, finish_times, turns_of
 from elsa.engine.conversation import Conversation, in_lockstep, one_by_one
 from elsa.engine.federation import Federation
 from elsa.errors import ElsaError
@@ -101,7 +101,7 @@ class Simulation:
         self._watch = watch or Watch()
         self._edge_seconds = 0.0
         self._running: dict[str, _Running] = {}
-        self._lockstep = federation.config.federation.trunk == "shared"
+        self._trunk = federation.config.federation.trunk
         self._speeds = federation.speeds
 
     def gather(self) -> None:
@@ -191,17 +191,18 @@ class Simulation:
         self, edge: Edge, order: RoundOrder, edge_round: int, names: list[str]
     ) -> set[str]:
         talks, traces = [], []
+        turns = turns_of(self._trunk, names)
         for name in names:
             device = self.federation.devices[name]
-            trace = self._trace(device, edge)
+            trace = self._trace(device, edge, turns[name])
             link = self._link(edge, name, Observe(trace.exchanged))
             exchange = device.train(order.round, edge_round)
             talks.append(Conversation(exchange, link, _losing(edge, name)))
             traces.append(trace)
-        (in_lockstep if self._lockstep else one_by_one)(talks, self._watch.tick)
+        (one_by_one if self._trunk == "per-device" else in_lockstep)(talks, self._watch.tick)
         for talk, trace in zip(talks, traces, strict=True):
-            if talk.result is not None and talk.result.above:
-                trace.worked(talk.result.above)
+            if talk.result is not None and talk.result.alone:
+                trace.worked(talk.result.alone)
         ends = finish_times([trace.legs for trace in traces])
         self._edge_seconds += max(ends, default=0.0)
         lost = set()
@@ -236,7 +237,7 @@ class Simulation:
         link = Link("device_edge", device, edge.name)
         return InProcess(edge.handle, link, (*self.federation.layers, *layers), edge.lose)
 
-    def _trace(self, device: Device | Attacker, edge: Edge) -> Trace:
+    def _trace(self, device: Device | Attacker, edge: Edge, turns: Turns) -> Trace:
         federation = self.federation
         latency = federation.latencies[device.name, edge.name]
         return Trace(
@@ -245,7 +246,7 @@ class Simulation:
             speed=replace(self._speeds[device.name], latency=latency),
             edge_flops=federation.config.network.edge_gflops * 1e9,
             declared=replace(federation.speeds[device.name], latency=latency),
-            lockstep=self._lockstep,
+            turns=turns,
         )
 
 

@@ -69,7 +69,8 @@ def in_order(names: Sequence[str]) -> list[str]:
 
 
 def part_names(names: Sequence[str], split: Split, part: Part) -> list[str]:
-    """Those of `names` that a part of the split holds; the head belongs to the top."""
+    """Those of `names` that a part holds; the head belongs to the top, or to a trunk at the end."""
+    last: Part = "trunk" if split.head_at_edge else "top"
     held: dict[Part, range] = {
         "bottom": split.bottom_blocks,
         "trunk": split.trunk_blocks,
@@ -78,7 +79,7 @@ def part_names(names: Sequence[str], split: Split, part: Part) -> list[str]:
     return [
         name
         for name in names
-        if (part == "top" if (block := block_of(name)) is None else block in held[part])
+        if (part == last if (block := block_of(name)) is None else block in held[part])
     ]
 
 

@@ -202,6 +202,12 @@ def build_top(checkpoint: Checkpoint, split: Split, task: Task, lora: LoraSpec) 
     return Top(checkpoint, task, lora, split.top_blocks, first=False, last=True)
 
 
+def build_end(checkpoint: Checkpoint, split: Split, task: Task, lora: LoraSpec) -> Top:
+    """Blocks [p, M), final norm and head: the edge's part of a two-part split."""
+    _check(checkpoint, split)
+    return Top(checkpoint, task, lora, split.trunk_blocks, first=False, last=True)
+
+
 def build_whole(checkpoint: Checkpoint, task: Task, lora: LoraSpec) -> Whole:
     """The unsplit model; raises as `Segment` does."""
     return Whole(checkpoint, task, lora, range(checkpoint.blocks), first=True, last=True)

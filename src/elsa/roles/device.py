@@ -1,31 +1,22 @@
 """The device: it alone knows the text and the labels.
 
 It holds the embeddings, the first p blocks, the last q blocks and the head, with their adapters. A
-local step (ELSA, arXiv 2601.13824, split training) is four hops:
+local step is in `passes`.
 
-    h1 = bottom(x)  -> edge    hop 1        h2 = trunk(h1)  <- edge   hop 2
-    g2 = dL/dh2     -> edge    hop 3        g1 = dL/dh1     <- edge   hop 4
-
-Where nothing learns below the second cut, a text's h2 is asked for once and kept (`roles.kept`);
-then hops 3 and 4 do not exist, and no gradient leaves the device.
-
-Shapes: B sequences, S tokens of the longest, T tokens of all without padding, D hidden size.
+Shapes: B sequences, U tokens of them that the top uses, D hidden size.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
 
-import torch
 from torch import Tensor
 
 from elsa.core.codec import HopCodecs
-from elsa.core.ragged import reached_lengths
 from elsa.core.score import Tally
-from elsa.core.split import Split
+from elsa.core.split import Layout, Split
 from elsa.core.ssop import Rotations
 from elsa.data.batches import Batch, BatchStream, Examples, eval_batches
-from elsa.errors import CacheMiss, ProtocolError
+from elsa.errors import ProtocolError
 from elsa.model.segments import Bottom, Top
 from elsa.roles.exchange import Exchange, expect
 from elsa.roles.hops import Hops
@@ -33,18 +24,15 @@ from elsa.roles.kept import Kept
 from elsa.roles.learner import Learner, OptimizerSettings
 from elsa.roles.local import LocalStep
 from elsa.roles.parcel import Sent, unwrap, wrap
+from elsa.roles.passes import Alone, Disclosing, Keeping, Passes, ThreePart
 from elsa.roles.perturb import Disguise, Perturbation, rotations_of
-from elsa.wire.messages import (
-    Accepted,
-    Activations,
-    Gradients,
-    LocalPlan,
-    Message,
-    Ready,
-    Resend,
-    Score,
-    Update,
-)
+from elsa.wire.messages import Accepted, LocalPlan, Ready, Score, Update
+
+_PASSES: Mapping[Layout, Callable[[Hops], Passes]] = {
+    "three-part": ThreePart,
+    "two-part": Disclosing,
+    "whole": Alone,
+}
 
 _KEPT = "kept/"
 """Begins the names of hidden states kept, in what a device remembers."""
@@ -58,17 +46,24 @@ class Segments:
         split: where the model is cut.
         hidden: D.
         bottom: embeddings and the first blocks.
-        top: the last blocks, the final norm and the head.
+        top: the last blocks, the final norm and the head; None where the head is at the edge.
     """
 
     split: Split
     hidden: int
     bottom: Bottom
-    top: Top
+    top: Top | None
+
+    @property
+    def adapter_names(self) -> tuple[str, ...]:
+        """Global names of the trainable tensors of all parts."""
+        return (*self.bottom.adapter_names, *(self.top.adapter_names if self.top else ()))
 
     @property
     def still(self) -> bool:
         """Whether nothing learns below the second cut, so that a text's h2 never changes."""
+        if self.top is None or self.split.layout != "three-part":
+            return False
         return self.top.lora.first >= self.split.top_blocks.start
 
 
@@ -112,12 +107,12 @@ class Trained:
     Attributes:
         samples: rows trained on.
         loss: their mean loss.
-        above: tokens of each text of every step that sent no gradient down.
+        alone: tokens of each text of every step that it did by itself, but for asking for h2.
     """
 
     samples: int
     loss: float
-    above: Sequence[tuple[int, ...]] = ()
+    alone: Sequence[tuple[int, ...]] = ()
 
 
 class Device:
@@ -166,21 +161,17 @@ class Device:
             raise ProtocolError(f"device {self.name} holds no training rows")
         plan = yield from self._ready(round_, edge_round)
         learner = Learner(unwrap(plan.adapters), self._settings.optimizer, self._moments)
-        hops = self._hops(plan)
-        loss, samples, turns = 0.0, 0, count()
-        above: list[tuple[int, ...]] = []
+        passes = self._passes(plan)
+        loss, samples = 0.0, 0
+        alone: list[tuple[int, ...]] = []
         for step in range(plan.local_steps):
             batch = next(self._stream)
-            disguise = self._disguise(round_, edge_round, step)
+            local = self._local(batch, learner, self._disguise(round_, edge_round, step))
             rows = len(batch.lengths)
-            if self.segments.still:
-                above.append(batch.lengths)
-                h2 = yield from self._keep(turns, batch, learner, hops, disguise)
-                part, _ = self._local(batch, learner, Disguise()).learn(h2)
-                learner.step()
-            else:
-                part = yield from self._step(step, batch, learner, hops, disguise)
-            loss += rows * part
+            loss += rows * (yield from passes.step(step, local))
+            learner.step()
+            if passes.alone:
+                alone.append(batch.lengths)
             samples += rows
         if self._settings.optimizer.keep_moments:
             self._moments = learner.moments()
@@ -193,25 +184,27 @@ class Device:
             loss=loss / max(samples, 1),
         )
         expect(Accepted, (yield update))
-        return Trained(update.samples, update.loss, above)
+        return Trained(update.samples, update.loss, alone)
 
     def evaluate(self, round_: int) -> Exchange[Tally]:
         """Measure the edge's adapters on the held-out rows, through the wire as it is."""
         plan = yield from self._ready(round_, 0)
         learner = Learner(unwrap(plan.adapters), self._settings.optimizer)
-        hops, total = self._hops(plan), Tally()
+        passes, total = self._passes(plan), Tally()
         batches = eval_batches(
             self._held_out, self._settings.eval_batch_size, self._settings.pad_id
         )
         for step, batch in enumerate(batches):
             local = self._local(batch, learner, self._disguise(round_, -1, step))
-            with torch.no_grad():
-                h1 = local.up()
-            h2 = yield from self._pass_trunk(step, batch, h1, hops, training=False)
-            total += local.score(h2)
+            total += yield from passes.score(step, local)
         score = Score(round_, total.items, total.correct, total.mean_loss, total.texts, total.whole)
         expect(Accepted, (yield score))
         return total
+
+    def evaluating(self) -> "Device":
+        """One that holds the same rows to evaluate on, and none to train on."""
+        own = (self._training.take([]), self._held_out, self._codecs, self._settings)
+        return Device(self.name, self.segments, *own)
 
     def epoch_lengths(self) -> list[tuple[int, ...]]:
         """Tokens of each text of every batch of its first epoch; the edge is to see them anyway."""
@@ -266,9 +259,10 @@ class Device:
             split.bottom,
             split.top,
             frozen,
-            top.reach,
+            top.reach if top else "all",
             settings.rank,
-            top.head_task,
+            top.head_task if top else "",
+            split.head_at_edge,
         )
         plan = expect(LocalPlan, (yield ready))
         if (plan.round, plan.edge_round) != (round_, edge_round):
@@ -278,12 +272,11 @@ class Device:
             )
         return plan
 
-    def _hops(self, plan: LocalPlan) -> Hops:
-        return Hops(self._codecs, plan.seed, self.segments.hidden)
-
-    def _numbers(self, batch: Batch) -> Sequence[int]:
-        """Number of each row, for codecs that remember; if none does, the edge need not know."""
-        return batch.rows if self._codecs.remembering else ()
+    def _passes(self, plan: LocalPlan) -> Passes:
+        hops = Hops(self._codecs, plan.seed, self.segments.hidden)
+        if self.segments.still:
+            return Keeping(hops, self._kept)
+        return _PASSES[self.segments.split.layout](hops)
 
     def _disguise(self, round_: int, edge_round: int, step: int) -> Disguise:
         how = self._settings.perturbation
@@ -302,72 +295,3 @@ class Device:
         bottom, top, how = self.segments.bottom, self.segments.top, self._settings
         adapters, rows = learner.parameters, how.micro_batch
         return LocalStep(bottom, top, adapters, batch, disguise, rows, recompute=how.recompute)
-
-    def _step(
-        self, step: int, batch: Batch, learner: Learner, hops: Hops, disguise: Disguise
-    ) -> Exchange[float]:
-        local = self._local(batch, learner, disguise)
-        h2 = yield from self._pass_trunk(step, batch, local.up(), hops, training=True)
-        loss, slope = local.learn(h2)
-        numbers = self._numbers(batch)
-        g2 = hops.seal("g2", slope, self._reached(batch), step, numbers)
-        reply = yield Gradients(step, g2)
-        if self.segments.bottom.adapter_names:
-            back = expect(Gradients, reply)
-            _check_step(back, step)
-            g1 = hops.unseal("g1", back.packet, batch.lengths, step, numbers)
-            local.down(g1)
-        else:
-            expect(Accepted, reply)
-        learner.step()
-        return loss
-
-    def _keep(
-        self,
-        turns: Iterator[int],
-        batch: Batch,
-        learner: Learner,
-        hops: Hops,
-        disguise: Disguise,
-    ) -> Exchange[Tensor]:
-        """h2 [U, D] of a batch, for the top; the edge is asked for rows that are not kept."""
-        places, fresh = self._kept.missing(batch.rows), {}
-        if places:
-            some = batch.take(places)
-            with torch.no_grad():
-                h1 = self._local(some, learner, disguise).up()
-            h2 = yield from self._pass_trunk(next(turns), some, h1, hops, training=True)
-            fresh = self._kept.put(some.rows, self._reached(some), disguise.read(h2))
-        return self._kept.take(batch.rows, fresh)
-
-    def _reached(self, batch: Batch) -> Sequence[int]:
-        """Rows of each text at the second cut."""
-        return reached_lengths(batch.lengths, self.segments.top.reach)
-
-    def _pass_trunk(
-        self, step: int, batch: Batch, h1: Tensor, hops: Hops, *, training: bool
-    ) -> Exchange[Tensor]:
-        lengths = batch.lengths
-        numbers = self._numbers(batch) if training else ()
-        packet = hops.seal("h1", h1, lengths, step, numbers)
-        reply = yield Activations(step, training, lengths, packet, numbers)
-        if isinstance(reply, Resend):
-            packet = hops.seal("h1", h1, lengths, step, numbers, full=True)
-            reply = yield Activations(step, training, lengths, packet, numbers)
-        answer, down = _answer_to(step, reply), self._reached(batch)
-        try:
-            return hops.unseal("h2", answer.packet, down, step, numbers)
-        except CacheMiss:
-            answer = _answer_to(step, (yield Resend(step)))
-            return hops.unseal("h2", answer.packet, down, step, numbers)
-
-
-def _answer_to(step: int, reply: Message) -> Activations:
-    answer = expect(Activations, reply)
-    _check_step(answer, step)
-    return answer
-
-
-def _check_step(reply: Activations | Gradients, step: int) -> None:
-    if reply.step != step:
-        raise ProtocolError(f"answer to step {reply.step} came where {step} was due")

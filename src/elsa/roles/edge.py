@@ -6,6 +6,8 @@ towards each device it is a state machine that answers what the device asks:
     Ready -> (Activations -> Gradients) x L -> Update          in training
              Resend after Activations, if they cannot be decoded
     Ready -> Activations x batches -> Score                    in evaluation
+    Ready -> Update, or Score                                  where it holds the whole model
+    Ready -> LabelledActivations x L -> Update, or Score       in a two-part split; see `disclosed`
 
 A device that asks anything else, or sends what cannot be used, is refused and left out of the
 round; the others are not touched. Shapes: T tokens of a batch without padding, D hidden size.
@@ -21,14 +23,15 @@ from torch import Tensor, nn
 from elsa.core.aggregate import Mean, NewMean, WeightedMean
 from elsa.core.codec import HopCodecs, all_finite
 from elsa.core.lowrank import padded, rank_of
-from elsa.core.split import Split
+from elsa.core.split import Layout, Split
 from elsa.errors import AdapterError, BehaviourError, ProtocolError
 from elsa.model.adapters import head_of
-from elsa.model.segments import Trunk
+from elsa.model.segments import Top, Trunk
+from elsa.roles import disclosed
 from elsa.roles.hops import Hops
 from elsa.roles.parcel import Sent, unwrap, wrap
 from elsa.roles.probing import Probing
-from elsa.roles.session import Session, adapters_for, reach_of
+from elsa.roles.session import Gather, Session, adapters_for, reach_of
 from elsa.roles.trunk import TrunkAdapters
 from elsa.wire.messages import (
     Accepted,
@@ -41,6 +44,7 @@ from elsa.wire.messages import (
     EvaluationOrder,
     Gradients,
     HeadWeight,
+    LabelledActivations,
     LocalPlan,
     Message,
     Ready,
@@ -65,6 +69,8 @@ class EdgeModel:
         dtype: in which it computes, and its devices too.
         sent: how adapters travel.
         probing: opens the public probes, for edge rounds that are watched.
+        layout: what devices may ask for; in "two-part" they disclose their labels.
+        end: the segment of a two-part split: trunk and head.
     """
 
     blocks: int
@@ -75,6 +81,22 @@ class EdgeModel:
     dtype: torch.dtype = torch.float32
     sent: Sent = "float32"
     probing: Callable[[], Probing] | None = None
+    layout: Layout = "three-part"
+    end: Callable[[Split], Top] | None = None
+
+    def part(self, peer: str, request: Ready) -> tuple[Split, Trunk | Top | None]:
+        """The split that a device asks for, and the edge's segment for it, if it has one.
+
+        Raises:
+            ProtocolError: it is of another layout than the edge's.
+            SplitError: there is no such split.
+        """
+        split = Split.of(self.blocks, request.bottom, request.top, self.layout)
+        if (request.top, request.labelled) != (split.top, split.head_at_edge):
+            raise ProtocolError(f"device {peer} asks for another split than {self.layout}")
+        if self.end is not None and split.head_at_edge:
+            return split, self.end(split)
+        return split, self.trunk(split) if split.trunk else None
 
 
 @dataclass
@@ -238,12 +260,12 @@ class Edge:
         match request:
             case Ready():
                 return self._admit(peer, request)
-            case Activations():
+            case Activations() | LabelledActivations():
                 return self._forward(peer, request)
             case Resend():
                 return self._session(peer).send_again(request)
             case Gradients():
-                return self._backward(peer, request)
+                return self._session(peer).backward(request, self._gather(peer, request))
             case Update():
                 return self._take_update(peer, request)
             case Score():
@@ -318,17 +340,16 @@ class Edge:
             )
         if peer in current.finished or peer in current.sessions:
             raise ProtocolError(f"device {peer} already takes part in this edge round")
-        split = Split.of(self._model.blocks, request.bottom, request.top)
-        trunk = self._model.trunk(split)
-        own = adapters_for(peer, request, current.adapters, trunk)
+        split, trunk = self._model.part(peer, request)
+        kept = trunk.adapter_names if trunk else ()
+        own = adapters_for(peer, request, current.adapters, kept)
         reach, training = reach_of(peer, request), isinstance(current.order, RoundOrder)
         parameters: Mapping[str, nn.Parameter]
         if training:
-            parameters = self._trunks.join(peer, trunk.adapter_names).parameters
+            parameters = self._trunks.join(peer, kept).parameters
         else:
             parameters = {
-                name: nn.Parameter(current.adapters[name], requires_grad=False)
-                for name in trunk.adapter_names
+                name: nn.Parameter(current.adapters[name], requires_grad=False) for name in kept
             }
         seed = self._session_seed(peer, training=training)
         current.sessions[peer] = Session(
@@ -360,7 +381,7 @@ class Edge:
         words = (self._model.seed, peer, current.order.round, current.edge_round, training)
         return int.from_bytes(hashlib.blake2b(repr(words).encode(), digest_size=4).digest())
 
-    def _forward(self, peer: str, request: Activations) -> Activations | Resend:
+    def _forward(self, peer: str, request: Activations | LabelledActivations) -> Message:
         session, order = self._session(peer), self._current.order
         session.check_turn(request)
         if isinstance(order, RoundOrder):
@@ -369,18 +390,20 @@ class Edge:
                     f"device {peer}: its {order.local_steps} local steps are done; send Update"
                 )
             self._trunks.check_turn(peer, request.step)
-        return session.forward(request)
+        if isinstance(request, Activations):
+            return session.forward(request)
+        assert isinstance(session.trunk, Top)
+        if session.training:
+            return disclosed.learn(session, session.trunk, request, self._gather(peer, request))
+        return disclosed.score(session, session.trunk, request, order.round)
 
-    def _backward(self, peer: str, request: Gradients) -> Gradients | Accepted:
-        def gather(gradients: Mapping[str, Tensor | None], rows: int) -> None:
-            self._trunks.gather(peer, request.step, gradients, rows)
-
-        return self._session(peer).backward(request, gather)
+    def _gather(self, peer: str, request: Gradients | LabelledActivations) -> Gather:
+        return lambda gradients, rows: self._trunks.gather(peer, request.step, gradients, rows)
 
     def _take_update(self, peer: str, request: Update) -> Accepted:
         session, current = self._session(peer), self._current
         order = current.order
-        due = 0 if session.still or not isinstance(order, RoundOrder) else order.local_steps
+        due = order.local_steps if isinstance(order, RoundOrder) and session.steps_here else 0
         if not isinstance(order, RoundOrder) or session.step < due:
             raise ProtocolError(f"device {peer}: update before its local steps are done")
         if (request.round, request.edge_round) != (order.round, current.edge_round):

@@ -37,7 +37,7 @@ class Learner:
         settings: OptimizerSettings,
         moments: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Copy `adapters`; go on from `moments`, as `moments()` gave them, where names fit."""
+        """Copy `adapters`, if any; go on from `moments`, as `moments()` gave, if names fit."""
         self.parameters = {
             name: nn.Parameter(value.detach().clone()) for name, value in adapters.items()
         }
@@ -45,8 +45,9 @@ class Learner:
         self._start = (
             {name: value.detach() for name, value in adapters.items()} if settings.proximal else {}
         )
+        # Without adapters there is one group without parameters: an empty list would be refused.
         self._optimizer = torch.optim.AdamW(
-            [{"params": list(self.parameters.values())}],  # there may be none
+            [{"params": list(self.parameters.values())}],
             lr=settings.learning_rate,
             weight_decay=settings.weight_decay,
             fused=True,

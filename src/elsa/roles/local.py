@@ -19,7 +19,7 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor
 
-from elsa.core.ragged import flat_index, pack, reached_lengths, unpack
+from elsa.core.ragged import Reach, flat_index, pack, reached_lengths, unpack
 from elsa.core.score import Tally, predictions
 from elsa.data.batches import Batch
 from elsa.model.segment import Segment
@@ -28,12 +28,18 @@ from elsa.roles.perturb import Disguise
 
 
 class LocalStep:
-    """A batch on its way through a device."""
+    """A batch on its way through a device.
+
+    Attributes:
+        batch: all of its rows.
+        disguise: of what the edge sees.
+        reach: what the top uses of each sequence.
+    """
 
     def __init__(
         self,
         bottom: Bottom,
-        top: Top,
+        top: Top | None,
         adapters: Mapping[str, Tensor],
         batch: Batch,
         disguise: Disguise | None = None,
@@ -41,14 +47,30 @@ class LocalStep:
         *,
         recompute: bool = False,
     ) -> None:
-        """Set up; `micro_batch` rows are taken at a time, all if 0."""
+        """Set up; `micro_batch` rows are taken at a time, all if 0.
+
+        Without a top, which is then at the edge, there is neither `learn` nor `score`.
+        """
+        self.batch = batch
+        self.disguise = disguise or Disguise()
+        self._rows = micro_batch
+        self.reach: Reach = top.reach if top else "all"
         self._bottom = bottom
         self._top = top
         self._adapters = adapters
-        self._disguise = disguise or Disguise()
         self._batches = batch.parts(micro_batch or len(batch.lengths))
         self._recompute = recompute
         self._h1: Tensor | None = None
+
+    def of(self, batch: Batch, disguise: Disguise) -> "LocalStep":
+        """Another batch through the same parts with the same adapters."""
+        parts = (self._bottom, self._top, self._adapters)
+        return LocalStep(*parts, batch, disguise, self._rows, recompute=self._recompute)
+
+    @property
+    def learns_below(self) -> bool:
+        """Whether the bottom has adapters."""
+        return bool(self._bottom.adapter_names)
 
     def up(self) -> Tensor:
         """h1 [T, D], without its graph."""
@@ -62,6 +84,7 @@ class LocalStep:
         """Mean loss at h2 [U, D] and its gradient there; the top's adapters gather theirs."""
         items = [predictions(batch.labels) for batch in self._batches]
         loss, gradients = 0.0, []
+        assert self._top is not None
         for batch, given, count in zip(self._batches, self._cut(h2), items, strict=True):
             mine = given.detach().requires_grad_()
             with self._running(self._top):
@@ -85,6 +108,7 @@ class LocalStep:
     def score(self, h2: Tensor) -> Tally:
         """Right predictions and losses at h2 [U, D]."""
         total = Tally()
+        assert self._top is not None
         for batch, given in zip(self._batches, self._cut(h2), strict=True):
             total += self._top.score(*self._above(batch, given), batch.labels)
         return total
@@ -94,21 +118,22 @@ class LocalStep:
         self._bottom.bind(self._adapters)
         with self._running(self._bottom):
             states = self._bottom(batch.input_ids, batch.mask, batch.token_types)
-        return self._disguise.show(pack(states, _index(batch)), part)
+        return self.disguise.show(pack(states, _index(batch)), part)
 
     def _running(self, segment: Segment) -> AbstractContextManager[None]:
         return segment.recomputing(self._adapters) if self._recompute else nullcontext()
 
     def _above(self, batch: Batch, h2: Tensor) -> tuple[Tensor, Tensor | None]:
         """What the top takes: padded hidden states with their mask, or one row a text."""
+        assert self._top is not None
         self._top.bind(self._adapters)
-        h2 = self._disguise.read(h2)
-        if self._top.reach == "all":
+        h2 = self.disguise.read(h2)
+        if self.reach == "all":
             return unpack(h2, _index(batch), *batch.input_ids.shape), batch.mask
         return h2[:, None], None
 
     def _cut(self, h2: Tensor) -> Sequence[Tensor]:
-        reach = self._top.reach
+        reach = self.reach
         return _pieces(h2, [sum(reached_lengths(it.lengths, reach)) for it in self._batches])
 
 

@@ -15,9 +15,17 @@ from elsa.core.ragged import Reach, flat_index, mask_of, reached, reached_length
 from elsa.core.split import Split
 from elsa.errors import AdapterError, CacheMiss, CodecError, ProtocolError
 from elsa.model.adapters import head_of
-from elsa.model.segments import Trunk
+from elsa.model.segments import Top, Trunk
 from elsa.roles.hops import Hops
-from elsa.wire.messages import Accepted, Activations, Gradients, Ready, Resend, Update
+from elsa.wire.messages import (
+    Accepted,
+    Activations,
+    Gradients,
+    LabelledActivations,
+    Ready,
+    Resend,
+    Update,
+)
 
 Gather = Callable[[Mapping[str, Tensor | None], int], None]
 """Takes the trunk's gradients of a local step on so many rows."""
@@ -43,8 +51,9 @@ class Session:
     Attributes:
         peer: the device.
         split: where its model is cut.
-        trunk: the segment for that.
-        parameters: trunk adapters that its passes go through.
+        trunk: the segment for that; with the head in a two-part split, and None where the device
+            holds the whole model.
+        parameters: adapters of it that the device's passes go through.
         training: whether it trains, or evaluates.
         shapes: of the adapters that it holds.
         hops: its codecs.
@@ -58,7 +67,7 @@ class Session:
 
     peer: str
     split: Split
-    trunk: Trunk
+    trunk: Trunk | Top | None
     parameters: Mapping[str, nn.Parameter]
     training: bool
     shapes: Mapping[str, torch.Size]
@@ -74,15 +83,26 @@ class Session:
     @property
     def still(self) -> bool:
         """Whether nothing learns below the second cut; then no gradient is due."""
-        return self.frozen and not self.trunk.adapter_names
+        trunk = self.trunk
+        return self.frozen and isinstance(trunk, Trunk) and not trunk.adapter_names
 
     @property
     def waiting(self) -> bool:
         """Whether a forward pass waits for its backward pass."""
         return self._pending is not None and not self.still
 
-    def check_turn(self, request: Activations) -> None:
+    @property
+    def steps_here(self) -> bool:
+        """Whether each of the device's local steps passes here."""
+        return self.trunk is not None and not self.still
+
+    def check_turn(self, request: Activations | LabelledActivations) -> None:
         """Raise ProtocolError if these activations are not what is due."""
+        kind = Activations if isinstance(self.trunk, Trunk) else LabelledActivations
+        if self.trunk is None or not isinstance(request, kind):
+            raise ProtocolError(
+                f"device {self.peer}: {type(request).__name__} in a {self.split.layout} split"
+            )
         due = request.training == self.training and request.step == self.step
         if not due or (self._pending is not None and not self.still):
             raise ProtocolError(
@@ -91,13 +111,18 @@ class Session:
                 f"step {self.step} ({_phase(self.training)}) is due"
             )
 
-    def forward(self, request: Activations) -> Activations | Resend:
-        """h1 through the trunk; Resend if it builds on what is not held here."""
-        lengths, numbers = request.lengths, request.numbers
+    def check_lengths(self, lengths: Sequence[int]) -> None:
+        """Raise ProtocolError if sequences of these lengths are not allowed."""
         if not lengths or not 1 <= min(lengths) <= max(lengths) <= self.longest:
             raise ProtocolError(
                 f"device {self.peer}: sequences of 1 to {self.longest} tokens are allowed"
             )
+
+    def forward(self, request: Activations) -> Activations | Resend:
+        """h1 through the trunk; Resend if it builds on what is not held here."""
+        lengths, numbers = request.lengths, request.numbers
+        self.check_lengths(lengths)
+        assert isinstance(self.trunk, Trunk)
         try:
             h1 = self.hops.unseal("h1", request.packet, lengths, request.step, numbers, self.dtype)
         except CacheMiss:
@@ -133,11 +158,29 @@ class Session:
             raise ProtocolError(f"device {self.peer}: gradients of step {request.step} out of turn")
         step, numbers = request.step, pending.numbers
         g2 = self.hops.unseal("g2", request.packet, pending.down, step, numbers, pending.h2.dtype)
+        assert isinstance(self.trunk, Trunk)
         names = self.trunk.adapter_names
         parameters = [self.parameters[name] for name in names]
         wanted = parameters if self.frozen else [*parameters, pending.h1]
         found = torch.autograd.grad(pending.h2, wanted, g2, allow_unused=True)
-        gradients = found[: len(parameters)]
+        self.finish(names, found[: len(parameters)], len(pending.lengths), gather)
+        if self.frozen:
+            return Accepted()
+        packet = self.hops.seal("g1", found[-1], pending.lengths, step, numbers)
+        return Gradients(step, packet)
+
+    def finish(
+        self,
+        names: Sequence[str],
+        gradients: Sequence[Tensor | None],
+        rows: int,
+        gather: Gather,
+    ) -> None:
+        """End a local step: these adapters' gradients, of so many rows, go to `gather`.
+
+        Raises:
+            CodecError: they overflow; nothing is gathered then.
+        """
         # AdamW squares them; one that overflows would spoil a trunk that others share.
         if not all(bool(torch.isfinite(g.square().sum())) for g in gradients if g is not None):
             raise CodecError(
@@ -146,11 +189,7 @@ class Session:
             )
         self._pending = None
         self.step += 1
-        gather(dict(zip(names, gradients, strict=True)), len(pending.lengths))
-        if self.frozen:
-            return Accepted()
-        packet = self.hops.seal("g1", found[-1], pending.lengths, step, numbers)
-        return Gradients(step, packet)
+        gather(dict(zip(names, gradients, strict=True)), rows)
 
     def check_update(self, request: Update) -> None:
         """Raise AdapterError if an update is not of the adapters that the device was given.
@@ -171,9 +210,11 @@ class Session:
 
 
 def adapters_for(
-    peer: str, request: Ready, adapters: Mapping[str, Tensor], trunk: Trunk
+    peer: str, request: Ready, adapters: Mapping[str, Tensor], kept: Sequence[str]
 ) -> dict[str, Tensor]:
-    """The adapters that a device asks for: those outside of the trunk, its own head, in its rank.
+    """The adapters that a device asks for: all but those `kept` at the edge, in its rank.
+
+    Of several heads it gets its own.
 
     Raises:
         ProtocolError: there is no such rank or head.
@@ -189,7 +230,7 @@ def adapters_for(
             f"device {peer} trains the head of task '{request.head}'; this run has "
             f"{', '.join(sorted(heads)) or 'one head, without a name'}"
         )
-    names = set(trunk.adapter_names)
+    names = set(kept)
     own = {
         name: value
         for name, value in adapters.items()

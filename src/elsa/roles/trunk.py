@@ -3,7 +3,8 @@
 Per device (parallel SplitFed, Thapa et al. 2022, arXiv 2004.12088): each device has a copy, which
 is averaged with the rest of its adapters. Shared: one set an edge, updated once a local step on the
 concatenated batch of all its devices; its gradient is sum_n B_n g_n / sum_n B_n, where g_n is the
-gradient of the mean loss over the B_n rows of device n.
+gradient of the mean loss over the B_n rows of device n. Sequential (SplitFed v2, the same paper):
+one set an edge, updated by each device's batch in turn.
 """
 
 from collections.abc import Iterable, Mapping
@@ -252,3 +253,59 @@ class SharedTrunk:
         self._learner.step()
         self._arrived, self._gathered = {}, {}
         self._step += 1
+
+
+class SequentialTrunk(SharedTrunk):
+    """One set of trunk adapters an edge, stepped by one device after the other, in their order."""
+
+    def __init__(self, settings: OptimizerSettings) -> None:
+        super().__init__(settings)
+        self._order: list[str] = []
+        self._turn = 0
+
+    def open(self, adapters: Mapping[str, Tensor], peers: Iterable[str]) -> None:
+        """Start from the edge's adapters; devices come in the order in which they are named."""
+        self._order = list(peers)
+        self._turn = 0
+        super().open(adapters, self._order)
+
+    def check_turn(self, peer: str, step: int) -> None:
+        """A device computes with what the one before it left.
+
+        Raises:
+            ProtocolError: another device, or another local step, is due.
+        """
+        due = self._order[self._turn] if self._order else ""
+        if (peer, step) != (due, self._step):
+            raise ProtocolError(
+                f"device {peer} is at local step {step} where device {due} is due with {self._step}"
+            )
+
+    def gather(
+        self,
+        peer: str,
+        step: int,
+        gradients: Mapping[str, Tensor | None],
+        rows: int,  # noqa: ARG002
+    ) -> None:
+        """Step at once; the next device's turn begins.
+
+        Raises:
+            ProtocolError: it is not the device's turn.
+        """
+        self.check_turn(peer, step)
+        assert self._learner is not None
+        self._learner.gather(gradients)
+        self._learner.step()
+        self._pass_on(self._turn + 1)
+
+    def lose(self, peer: str) -> None:
+        """Leave its turns out; what it changed stays."""
+        if peer in self._order:
+            place = self._order.index(peer)
+            self._order.remove(peer)
+            self._pass_on(self._turn - (place < self._turn))
+
+    def _pass_on(self, turn: int) -> None:
+        rounds, self._turn = divmod(turn, max(len(self._order), 1))
+        self._step += rounds

@@ -16,6 +16,7 @@ from elsa.wire.messages import (
     Activations,
     DeviceScore,
     HeadWeight,
+    LabelledActivations,
     Message,
     Register,
     Row,
@@ -47,6 +48,15 @@ def check(message: Message | Row) -> None:
     if isinstance(message, Activations):
         _check_batch(message.lengths, message.packet.shape)
         _check_numbers(message.numbers, len(message.lengths))
+    if isinstance(message, LabelledActivations):
+        _check_batch(message.lengths, message.packet.shape)
+        if len(message.labels) not in (len(message.lengths), sum(message.lengths)):
+            raise FrameError(
+                f"{kind}.labels: {len(message.labels)} for {len(message.lengths)} sequences of "
+                f"{sum(message.lengths)} tokens; allowed: one for each of either"
+            )
+        if not all(-(2**31) <= label < 2**31 for label in message.labels):
+            raise FrameError(f"{kind}.labels: one is outside of -2^31 to 2^31 - 1")
     if isinstance(message, Register):
         for name, text in message.terms.items():
             _check_text(f"Register.terms['{name}']", text)

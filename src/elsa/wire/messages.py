@@ -27,10 +27,18 @@ Between the cloud and an edge server, once a global round:
     EvaluationOrder    ->                           global adapters
                        <-          EdgeScores       how well each device does with them
 
+A device that holds the whole model sends no activations: Ready, LocalPlan, Update. In a two-part
+split, which ELSA is compared with and no edge allows unless its config says so, the edge holds the
+head and the device discloses its labels:
+
+    LabelledActivations ->                          h1 and labels
+                       <-          Gradients (g1)   with the loss; in evaluation Score
+
 To evaluate, a device asks with Ready, gets a LocalPlan of no steps, exchanges hops 1 and 2 for its
 held-out rows, and ends with Score instead of Update.
 
-Any request may be answered by a Refusal instead. Labels, token ids and text are in no message.
+Any request may be answered by a Refusal instead. Labels, token ids and text are in no other
+message.
 The sender is known from the link, never from the message.
 """
 
@@ -106,6 +114,7 @@ class Ready:
             "last" one, or their "mean"; hops 2 and 3 carry only that.
         rank: r of the adapters it trains; 0 for that of the global ones.
         head: task whose head it trains; empty where all devices share one head.
+        labelled: whether the head is at the edge, which is then told the labels.
     """
 
     round: int
@@ -116,6 +125,7 @@ class Ready:
     reach: str = "all"
     rank: int = 0
     head: str = ""
+    labelled: bool = False
 
 
 @dataclass(frozen=True)
@@ -161,6 +171,26 @@ class Activations:
 
 
 @dataclass(frozen=True)
+class LabelledActivations:
+    """Hidden states at the only cut of a two-part split, with the labels: they are disclosed.
+
+    Attributes:
+        step: local step, from 0.
+        training: whether gradients shall come back; else a Score of these rows.
+        lengths: tokens of each sequence of the batch.
+        labels: a class for each sequence; of a language model a token id for each token, -100
+            where it does not count.
+        packet: encoded hidden states [T, D], T the sum of lengths.
+    """
+
+    step: int
+    training: bool
+    lengths: Sequence[int]
+    labels: Sequence[int]
+    packet: Packet
+
+
+@dataclass(frozen=True)
 class Resend:
     """What came last builds on hidden states that are not held here; send it again, in full.
 
@@ -183,11 +213,13 @@ class Gradients:
     Attributes:
         step: local step they belong to.
         packet: encoded gradients, of the shape of the activations at that cut.
+        loss: mean loss of the batch, where the edge takes it; else 0.
         token: of the edge round; empty in an answer.
     """
 
     step: int
     packet: Packet
+    loss: float = 0.0
     token: str = ""
 
 
@@ -455,6 +487,7 @@ Message = (
     | Ready
     | LocalPlan
     | Activations
+    | LabelledActivations
     | Resend
     | Gradients
     | Update

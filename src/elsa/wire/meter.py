@@ -11,6 +11,7 @@ from elsa.wire.messages import (
     EdgeUpdate,
     EvaluationOrder,
     Gradients,
+    LabelledActivations,
     LocalPlan,
     RoundOrder,
     Update,
@@ -128,7 +129,10 @@ class Meter:
 
     def _padded(self, passage: Passage) -> int:
         match passage.message:
-            case Activations(lengths=lengths, packet=packet) if passage.direction == "up":
+            case (
+                Activations(lengths=lengths, packet=packet)
+                | LabelledActivations(lengths=lengths, packet=packet)
+            ) if passage.direction == "up":
                 self._batches[passage.link] = (len(lengths), max(lengths))
                 values = len(lengths) * max(lengths) * packet.shape[1]
             case Activations(packet=packet) | Gradients(packet=packet):  # all of that step's tokens

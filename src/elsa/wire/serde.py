@@ -27,6 +27,7 @@ from elsa.wire.messages import (
     EvaluationOrder,
     Gradients,
     HeadWeight,
+    LabelledActivations,
     LocalPlan,
     Message,
     Next,
@@ -67,6 +68,7 @@ _KINDS: dict[str, type[Message]] = {
     "edge_scores": EdgeScores,
     "behaviours": Behaviours,
     "verdicts": Verdicts,
+    "labelled_activations": LabelledActivations,
     "ping": Ping,
     "clock": Clock,
     "roll_call": RollCall,
@@ -74,7 +76,7 @@ _KINDS: dict[str, type[Message]] = {
 }
 _BODIES = {kind: body for body, kind in _KINDS.items()}
 assert set(_BODIES) == set(get_args(Message))
-_WITH_PACKET = (Activations, Gradients)
+_WITH_PACKET = (Activations, LabelledActivations, Gradients)
 _ROWS: dict[str, type[Row]] = {
     "reports": DeviceReport,
     "scores": DeviceScore,
@@ -157,7 +159,7 @@ def _fill(body: Any, message: Message | Row) -> None:
                 rows = getattr(body, field.name)
                 for row in value:
                     _fill(rows.add(), row)
-            case "lengths" | "numbers" | "devices":
+            case "lengths" | "labels" | "numbers" | "devices":
                 getattr(body, field.name).extend(value)
             case _:
                 setattr(body, field.name, value)
@@ -180,7 +182,7 @@ def _read(kind: type[Any], body: Any, payload: bytes) -> Any:
                 values["packet"] = Packet(value.codec, value.dtype, tuple(value.shape), payload)
             case name if name in _ROWS:
                 values[field.name] = tuple(_read(_ROWS[field.name], row, b"") for row in value)
-            case "lengths" | "numbers" | "devices":
+            case "lengths" | "labels" | "numbers" | "devices":
                 values[field.name] = tuple(value)
             case _:
                 values[field.name] = value

@@ -44,6 +44,23 @@ def test_head_alone_above_the_cut_is_allowed() -> None:
     assert list(Split.of(6, 1, 0).top_blocks) == []
 
 
+@settings(deadline=None)
+@given(possible())
+def test_other_layouts_leave_nothing_out_either(case: tuple[int, int, int]) -> None:
+    blocks, bottom, top = case
+    whole, two = (Split.of(blocks, bottom, top, layout) for layout in ("whole", "two-part"))
+    assert (whole.trunk, two.top) == (0, 0)
+    assert (whole.head_at_edge, two.head_at_edge) == (False, True)
+    for split, layout in ((whole, "whole"), (two, "two-part")):
+        assert (split.bottom, split.blocks, split.layout) == (bottom, blocks, layout)
+
+
+def test_a_whole_model_may_be_one_block() -> None:
+    assert Split.of(1, 1, 0, "whole").blocks == 1
+    with pytest.raises(SplitError):
+        Split.of(4, 0, 4, "whole")
+
+
 @pytest.mark.parametrize(
     ("bottom", "top", "says"),
     [

@@ -12,15 +12,25 @@ from elsa.core.codec import Packet
 from elsa.core.cost import ModelShape
 from elsa.core.split import Split
 from elsa.engine.clock import (
+    FREE,
     Leg,
     Speed,
     Trace,
+    Turns,
     cloud_seconds,
     device_speeds,
     drifted,
     finish_times,
+    turns_of,
 )
-from elsa.wire.messages import Activations, Gradients, Message, Ready, Update
+from elsa.wire.messages import (
+    Activations,
+    Gradients,
+    LabelledActivations,
+    Message,
+    Ready,
+    Update,
+)
 
 PACKET = Packet("identity", "float32", (2, 1), b"")
 # One text of two tokens: forward 2 * 5 * 2 + 4 * 1 * 4 = 36 operations a block, backward
@@ -30,8 +40,8 @@ SPEED = Speed(flops=10.0, up=100.0, down=200.0, latency=0.5)
 NAMES = [f"device-{number}" for number in range(2000)]
 
 
-def trace(speed: Speed = SPEED, *, lockstep: bool = False) -> Trace:
-    return Trace(SHAPE, Split(1, 2, 1), speed, edge_flops=20.0, lockstep=lockstep)
+def trace(speed: Speed = SPEED, *, turns: Turns = FREE) -> Trace:
+    return Trace(SHAPE, Split(1, 2, 1), speed, edge_flops=20.0, turns=turns)
 
 
 def requests(steps: int) -> list[Message]:
@@ -78,6 +88,47 @@ def test_bottom_backward_overlaps_nothing_and_is_paid_once() -> None:
     assert two - one == pytest.approx(step)
 
 
+def test_one_step_of_two_parts_by_hand() -> None:
+    """One exchange: the edge does three blocks both ways, and the head."""
+    it = Trace(SHAPE, Split.of(4, 1, 0, "two-part"), SPEED, edge_flops=20.0)
+    for request in (LabelledActivations(0, True, (2,), (1,), PACKET), requests(0)[-1]):
+        it.exchanged(request, 300, 100)
+    lane = (3 * (36 + 52) + 2 * 6) / 20
+    expected = [36 / 10 + 3.5, lane, 1.0, 52 / 10 + 3.5, 0.0, 1.0]
+    assert [leg.seconds for leg in it.legs] == pytest.approx(expected)
+
+
+def test_a_device_with_the_whole_model_does_all_of_a_step() -> None:
+    it = Trace(SHAPE, Split.of(4, 1, 0, "whole"), SPEED, edge_flops=20.0)
+    for request in requests(0):
+        it.exchanged(request, 300, 100)
+    it.worked([(2,), (2,)])
+    step = (4 * (36 + 52) + 2 * 6) / 10
+    assert [leg.seconds for leg in it.legs][-1] == pytest.approx(2 * step)
+
+
+def test_in_turn_a_device_waits_for_the_one_before_it_and_for_nobody_else() -> None:
+    turns = turns_of("sequential", ["a", "b"])
+    marks = [[(it.after(step), it.passes(step)) for step in (0, 1)] for it in turns.values()]
+    assert marks == [[(0, 1), (2, 3)], [(1, 2), (3, 4)]]
+    first, second = (
+        [
+            leg
+            for step in (0, 1)
+            for leg in (
+                free(1),
+                edge(1, after=it.after(step)),
+                free(1),
+                edge(1, 0, it.passes(step)),
+            )
+        ]
+        for it in turns.values()
+    )
+    # 1 2 3 4, then the other's edge passes from 4 to 7, the first again from 7, and so on.
+    assert finish_times([first, second]) == [10.0, 13.0]
+    assert set(turns_of("per-device", ["a", "b"]).values()) == {FREE}
+
+
 def test_two_devices_share_the_lane_first_come_first_served() -> None:
     slow = [free(2), edge(3), free(1)]
     quick = [free(1), edge(4), free(1)]
@@ -119,15 +170,15 @@ def test_lockstep_serves_those_who_waited_in_the_order_they_came() -> None:
 
 @pytest.mark.parametrize("kept", range(7), ids=lambda kept: f"{kept} legs")
 def test_device_lost_at_any_point_blocks_nobody(kept: int) -> None:
-    lost = run(trace(lockstep=True), 2).legs[: 3 * kept]
-    other = run(trace(Speed(5.0, 100.0, 200.0, 0.5), lockstep=True), 2).legs
+    lost = run(trace(turns=Turns(1)), 2).legs[: 3 * kept]
+    other = run(trace(Speed(5.0, 100.0, 200.0, 0.5), turns=Turns(1)), 2).legs
     ends = finish_times([lost, other])
     assert ends[0] <= ends[1]
     assert ends[1] >= sum(leg.seconds for leg in other)
 
 
 def test_trace_bars_the_next_step_only_in_lockstep() -> None:
-    marks = [(leg.after, leg.passes) for leg in run(trace(lockstep=True), 2).legs]
+    marks = [(leg.after, leg.passes) for leg in run(trace(turns=Turns(1)), 2).legs]
     marks = [mark for mark in marks if mark != (0, 0)]
     assert marks == [(0, 1), (1, 0), (0, 2)]
     assert {(leg.after, leg.passes) for leg in run(trace(), 2).legs} == {(0, 0)}

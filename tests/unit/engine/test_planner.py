@@ -48,6 +48,10 @@ def planner(make: Any, sources: Any) -> Plan:
         ("split.freeze=bottom",),
         ("split.freeze=trunk",),
         ("split.freeze=trunk", *QUANTIZED),
+        ("split.layout=whole", "network.device_gflops=0.01"),
+        ("split.layout=two-part", "federation.trunk=shared", "network.edge_gflops=0.005"),
+        ("federation.trunk=sequential", "network.device_gflops=0.01"),
+        ("split.layout=whole", "federation.pooled=true", "federation.edges=1"),
     ],
     ids=str,
 )

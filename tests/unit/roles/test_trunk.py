@@ -10,7 +10,7 @@ from torch import Tensor
 from elsa.core.aggregate import WeightedMean
 from elsa.errors import ProtocolError
 from elsa.roles.learner import Learner, OptimizerSettings
-from elsa.roles.trunk import PerDeviceTrunk, SharedTrunk, TrunkAdapters
+from elsa.roles.trunk import PerDeviceTrunk, SequentialTrunk, SharedTrunk, TrunkAdapters
 
 SETTINGS = OptimizerSettings(learning_rate=0.1, weight_decay=0.05, keep_moments=True)
 RESET = replace(SETTINGS, keep_moments=False)
@@ -318,3 +318,57 @@ def test_reset_keeps_no_moments(kind: type) -> None:
     take(trunk, 0, "one")
     averaged(trunk, "one")
     assert trunk.moments() == {}
+
+
+def in_sequence(*turns: tuple[str, int]) -> Learner:
+    """A learner that takes the batch of each peer's step in turn."""
+    learner = Learner(START, SETTINGS)
+    for peer, step in turns:
+        learner.gather(gradient_of(peer, step))
+        learner.step()
+    return learner
+
+
+def test_in_sequence_each_device_goes_on_from_what_the_one_before_it_left() -> None:
+    trunk = SequentialTrunk(SETTINGS)
+    learners = opened(trunk, "one", "two")
+    assert learners["one"] is learners["two"]
+    for step in (0, 1):
+        take(trunk, step, "one", "two")
+    expected = in_sequence(("one", 0), ("two", 0), ("one", 1), ("two", 1))
+    assert equal(averaged(trunk, "one", "two"), expected.tensors())
+    other = in_sequence(("two", 0), ("one", 0), ("two", 1), ("one", 1))
+    assert not equal(expected.tensors(), other.tensors())
+
+
+@pytest.mark.parametrize(("peer", "step"), [("two", 0), ("one", 1)])
+def test_in_sequence_nobody_comes_before_its_turn(peer: str, step: int) -> None:
+    trunk = SequentialTrunk(SETTINGS)
+    opened(trunk, "one", "two")
+    with pytest.raises(ProtocolError, match="device one is due with 0"):
+        trunk.check_turn(peer, step)
+    with pytest.raises(ProtocolError):
+        take(trunk, step, peer)
+    take(trunk, 0, "one")
+    trunk.check_turn("two", 0)
+
+
+@pytest.mark.parametrize("lost", ["one", "two", "three"])
+@pytest.mark.parametrize("when", range(4))
+def test_in_sequence_a_lost_device_holds_up_nobody(lost: str, when: int) -> None:
+    """Whenever it is lost, the others' turns come in their order, each once a step."""
+    trunk, peers = SequentialTrunk(SETTINGS), ["one", "two", "three"]
+    opened(trunk, *peers)
+    turns = [(peer, step) for step in (0, 1) for peer in peers]
+    taken = turns[:when]
+    for peer, step in taken:
+        take(trunk, step, peer)
+    trunk.lose(lost)
+    trunk.lose(lost)
+    left = [(peer, step) for peer, step in turns[when:] if peer != lost]
+    for peer, step in left:
+        trunk.check_turn(peer, step)
+        take(trunk, step, peer)
+    assert equal(
+        averaged(trunk, *(it for it in peers if it != lost)), in_sequence(*taken, *left).tensors()
+    )

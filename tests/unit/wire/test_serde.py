@@ -25,6 +25,7 @@ from elsa.wire.messages import (
     EvaluationOrder,
     Gradients,
     HeadWeight,
+    LabelledActivations,
     LocalPlan,
     Message,
     Next,
@@ -77,6 +78,15 @@ def activations(draw: st.DrawFn) -> Activations:
 
 
 @st.composite
+def labelled(draw: st.DrawFn) -> LabelledActivations:
+    lengths = draw(st.lists(st.integers(1, 5), min_size=1, max_size=5))
+    count = draw(st.sampled_from([len(lengths), sum(lengths)]))
+    labels = draw(st.lists(st.integers(-(2**31), 2**31 - 1), min_size=count, max_size=count))
+    step, training, packet = draw(uint32), draw(st.booleans()), draw(packets(sum(lengths)))
+    return LabelledActivations(step, training, tuple(lengths), tuple(labels), packet)
+
+
+@st.composite
 def scores(draw: st.DrawFn, kind: Any, first: st.SearchStrategy[Any]) -> Any:
     items = draw(uint64)
     return kind(draw(first), items, draw(st.integers(0, items)), draw(finite))
@@ -109,10 +119,20 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Welcome, adapters),
     st.just(Next()),
     st.builds(Task, names, uint32, uint32, st.just("") | names),
-    st.builds(Ready, uint32, uint32, uint32, uint32, rank=uint32, head=st.just("") | names),
+    st.builds(
+        Ready,
+        uint32,
+        uint32,
+        uint32,
+        uint32,
+        rank=uint32,
+        head=st.just("") | names,
+        labelled=st.booleans(),
+    ),
     st.builds(LocalPlan, uint32, uint32, uint32, uint32, adapters, token=st.just("") | names),
     activations(),
-    st.builds(Gradients, uint32, packets()),
+    labelled(),
+    st.builds(Gradients, uint32, packets(), finite),
     st.builds(Resend, uint32),
     st.builds(Update, uint32, uint32, adapters, uint64, uint64, finite),
     scores(Score, uint32),
@@ -226,6 +246,7 @@ def test_mutated_frame_is_a_message_or_a_frame_error(data: st.DataObject, messag
 
 PACKET = Identity().encode(torch.zeros(3, 2), Frame((2, 1)))
 ACTIVATIONS = Activations(0, True, (2, 1), PACKET)
+LABELLED = LabelledActivations(0, True, (2, 1), (0, 1), PACKET)
 UPDATE = Update(0, 0, {"a": torch.zeros(2)}, 1, 1, 0.5)
 
 
@@ -254,6 +275,10 @@ UPDATE = Update(0, 0, {"a": torch.zeros(2)}, 1, 1, 0.5)
         (replace(ACTIVATIONS, packet=replace(PACKET, shape=(3, 2**27))), "over the limit"),
         (replace(ACTIVATIONS, packet=replace(PACKET, codec="a b")), "packet.codec"),
         (replace(ACTIVATIONS, packet=replace(PACKET, dtype="")), "packet.dtype"),
+        (replace(LABELLED, labels=(1,)), "labels: 1 for 2 sequences of 3 tokens"),
+        (replace(LABELLED, labels=(1, 2**31)), "labels: one is outside"),
+        (replace(LABELLED, lengths=(2, 2)), "sum to 4 tokens"),
+        (Gradients(0, PACKET, nan), "Gradients.loss = nan"),
         (Refusal("", "why"), "Refusal.error"),
         (Refusal("WireError", "\x1b[31m"), "Refusal.reason"),
         (Refusal("WireError", "x" * 5000), "Refusal.reason"),

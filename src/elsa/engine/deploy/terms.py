@@ -60,10 +60,15 @@ def check_deployable(config: Config) -> None:
     Raises:
         ConfigError: they cannot, or not yet.
     """
-    if config.federation.trunk == "shared":
+    if config.federation.trunk != "per-device":
         raise ConfigError(
-            "federation.trunk = 'shared' is for simulation: real devices are not kept in step; "
-            "allowed: 'per-device'"
+            f"federation.trunk = '{config.federation.trunk}' is for simulation: real devices are "
+            "not kept in step; allowed: 'per-device'"
+        )
+    if config.split.layout != "three-part":
+        raise ConfigError(
+            f"split.layout = '{config.split.layout}' is for simulation, to compare with; allowed: "
+            "'three-part'"
         )
     if config.attack.kind != "none":
         raise ConfigError(

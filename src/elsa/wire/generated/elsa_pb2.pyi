@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Envelope(_message.Message):
-    __slots__ = ("protocol", "ready", "local_plan", "activations", "gradients", "update", "accepted", "refusal", "round_order", "edge_update", "score", "evaluation_order", "edge_scores", "resend", "register", "welcome", "next", "task", "behaviours", "verdicts", "ping", "clock", "roll_call", "presence", "payload")
+    __slots__ = ("protocol", "ready", "local_plan", "activations", "gradients", "update", "accepted", "refusal", "round_order", "edge_update", "score", "evaluation_order", "edge_scores", "resend", "register", "welcome", "next", "task", "behaviours", "verdicts", "labelled_activations", "ping", "clock", "roll_call", "presence", "payload")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     LOCAL_PLAN_FIELD_NUMBER: _ClassVar[int]
@@ -28,6 +28,7 @@ class Envelope(_message.Message):
     TASK_FIELD_NUMBER: _ClassVar[int]
     BEHAVIOURS_FIELD_NUMBER: _ClassVar[int]
     VERDICTS_FIELD_NUMBER: _ClassVar[int]
+    LABELLED_ACTIVATIONS_FIELD_NUMBER: _ClassVar[int]
     PING_FIELD_NUMBER: _ClassVar[int]
     CLOCK_FIELD_NUMBER: _ClassVar[int]
     ROLL_CALL_FIELD_NUMBER: _ClassVar[int]
@@ -53,12 +54,13 @@ class Envelope(_message.Message):
     task: Task
     behaviours: Behaviours
     verdicts: Verdicts
+    labelled_activations: LabelledActivations
     ping: Ping
     clock: Clock
     roll_call: RollCall
     presence: Presence
     payload: bytes
-    def __init__(self, protocol: _Optional[int] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., local_plan: _Optional[_Union[LocalPlan, _Mapping]] = ..., activations: _Optional[_Union[Activations, _Mapping]] = ..., gradients: _Optional[_Union[Gradients, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., round_order: _Optional[_Union[RoundOrder, _Mapping]] = ..., edge_update: _Optional[_Union[EdgeUpdate, _Mapping]] = ..., score: _Optional[_Union[Score, _Mapping]] = ..., evaluation_order: _Optional[_Union[EvaluationOrder, _Mapping]] = ..., edge_scores: _Optional[_Union[EdgeScores, _Mapping]] = ..., resend: _Optional[_Union[Resend, _Mapping]] = ..., register: _Optional[_Union[Register, _Mapping]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ..., next: _Optional[_Union[Next, _Mapping]] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., behaviours: _Optional[_Union[Behaviours, _Mapping]] = ..., verdicts: _Optional[_Union[Verdicts, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., clock: _Optional[_Union[Clock, _Mapping]] = ..., roll_call: _Optional[_Union[RollCall, _Mapping]] = ..., presence: _Optional[_Union[Presence, _Mapping]] = ..., payload: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, protocol: _Optional[int] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., local_plan: _Optional[_Union[LocalPlan, _Mapping]] = ..., activations: _Optional[_Union[Activations, _Mapping]] = ..., gradients: _Optional[_Union[Gradients, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., round_order: _Optional[_Union[RoundOrder, _Mapping]] = ..., edge_update: _Optional[_Union[EdgeUpdate, _Mapping]] = ..., score: _Optional[_Union[Score, _Mapping]] = ..., evaluation_order: _Optional[_Union[EvaluationOrder, _Mapping]] = ..., edge_scores: _Optional[_Union[EdgeScores, _Mapping]] = ..., resend: _Optional[_Union[Resend, _Mapping]] = ..., register: _Optional[_Union[Register, _Mapping]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ..., next: _Optional[_Union[Next, _Mapping]] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., behaviours: _Optional[_Union[Behaviours, _Mapping]] = ..., verdicts: _Optional[_Union[Verdicts, _Mapping]] = ..., labelled_activations: _Optional[_Union[LabelledActivations, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., clock: _Optional[_Union[Clock, _Mapping]] = ..., roll_call: _Optional[_Union[RollCall, _Mapping]] = ..., presence: _Optional[_Union[Presence, _Mapping]] = ..., payload: _Optional[bytes] = ...) -> None: ...
 
 class Packet(_message.Message):
     __slots__ = ("codec", "dtype", "shape")
@@ -83,7 +85,7 @@ class Tensor(_message.Message):
     def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., values: _Optional[bytes] = ...) -> None: ...
 
 class Ready(_message.Message):
-    __slots__ = ("round", "edge_round", "bottom", "top", "frozen", "reach", "rank", "head")
+    __slots__ = ("round", "edge_round", "bottom", "top", "frozen", "reach", "rank", "head", "labelled")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     EDGE_ROUND_FIELD_NUMBER: _ClassVar[int]
     BOTTOM_FIELD_NUMBER: _ClassVar[int]
@@ -92,6 +94,7 @@ class Ready(_message.Message):
     REACH_FIELD_NUMBER: _ClassVar[int]
     RANK_FIELD_NUMBER: _ClassVar[int]
     HEAD_FIELD_NUMBER: _ClassVar[int]
+    LABELLED_FIELD_NUMBER: _ClassVar[int]
     round: int
     edge_round: int
     bottom: int
@@ -100,7 +103,8 @@ class Ready(_message.Message):
     reach: str
     rank: int
     head: str
-    def __init__(self, round: _Optional[int] = ..., edge_round: _Optional[int] = ..., bottom: _Optional[int] = ..., top: _Optional[int] = ..., frozen: _Optional[bool] = ..., reach: _Optional[str] = ..., rank: _Optional[int] = ..., head: _Optional[str] = ...) -> None: ...
+    labelled: bool
+    def __init__(self, round: _Optional[int] = ..., edge_round: _Optional[int] = ..., bottom: _Optional[int] = ..., top: _Optional[int] = ..., frozen: _Optional[bool] = ..., reach: _Optional[str] = ..., rank: _Optional[int] = ..., head: _Optional[str] = ..., labelled: _Optional[bool] = ...) -> None: ...
 
 class LocalPlan(_message.Message):
     __slots__ = ("round", "edge_round", "local_steps", "seed", "adapters", "token")
@@ -134,6 +138,20 @@ class Activations(_message.Message):
     token: str
     def __init__(self, step: _Optional[int] = ..., training: _Optional[bool] = ..., lengths: _Optional[_Iterable[int]] = ..., packet: _Optional[_Union[Packet, _Mapping]] = ..., numbers: _Optional[_Iterable[int]] = ..., token: _Optional[str] = ...) -> None: ...
 
+class LabelledActivations(_message.Message):
+    __slots__ = ("step", "training", "lengths", "labels", "packet")
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_FIELD_NUMBER: _ClassVar[int]
+    LENGTHS_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    PACKET_FIELD_NUMBER: _ClassVar[int]
+    step: int
+    training: bool
+    lengths: _containers.RepeatedScalarFieldContainer[int]
+    labels: _containers.RepeatedScalarFieldContainer[int]
+    packet: Packet
+    def __init__(self, step: _Optional[int] = ..., training: _Optional[bool] = ..., lengths: _Optional[_Iterable[int]] = ..., labels: _Optional[_Iterable[int]] = ..., packet: _Optional[_Union[Packet, _Mapping]] = ...) -> None: ...
+
 class Resend(_message.Message):
     __slots__ = ("step", "token")
     STEP_FIELD_NUMBER: _ClassVar[int]
@@ -143,14 +161,16 @@ class Resend(_message.Message):
     def __init__(self, step: _Optional[int] = ..., token: _Optional[str] = ...) -> None: ...
 
 class Gradients(_message.Message):
-    __slots__ = ("step", "packet", "token")
+    __slots__ = ("step", "packet", "loss", "token")
     STEP_FIELD_NUMBER: _ClassVar[int]
     PACKET_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     step: int
     packet: Packet
+    loss: float
     token: str
-    def __init__(self, step: _Optional[int] = ..., packet: _Optional[_Union[Packet, _Mapping]] = ..., token: _Optional[str] = ...) -> None: ...
+    def __init__(self, step: _Optional[int] = ..., packet: _Optional[_Union[Packet, _Mapping]] = ..., loss: _Optional[float] = ..., token: _Optional[str] = ...) -> None: ...
 
 class Update(_message.Message):
     __slots__ = ("round", "edge_round", "adapters", "rows", "samples", "loss", "token")
