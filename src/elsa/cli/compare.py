@@ -193,14 +193,16 @@ class _Shown:
 def _show(results: Any) -> None:
     from elsa.compare.table import Lines, accuracy_table, cost_table, remarks
 
-    console = Console()
     makers: tuple[Callable[[Any], Lines], ...] = (accuracy_table, cost_table)
     for make in makers:
         titles, *rows = make(results)
+        widths = [max(map(len, cells)) for cells in zip(titles, *rows, strict=True)]
+        # Cells cut short would say less than lines that a narrow terminal breaks.
+        console = Console(width=sum(widths) + 2 * len(widths))
         table = Table(*titles, box=None, pad_edge=False)
         for row in rows:
             table.add_row(*row)
         console.print(table)
         console.print()
     for line in remarks(results):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        sys.stdout.write(f"{line}\n")

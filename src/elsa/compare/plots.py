@@ -92,7 +92,8 @@ def _curves(
         axes.fill_between(x, low, high, color=colour, alpha=0.12, lw=0)
     if logarithmic:
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+        for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+            axis(lambda value, _: f"{value:,g}")
     _plain(axes)
 
 
