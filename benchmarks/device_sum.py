@@ -59,7 +59,8 @@ def sums(config: Config, rows: Path, steps: int) -> dict[str, float]:
 
 
 def _needed(device: Device, model: ModelParts, config: Config, batch: Any) -> dict[str, float]:
-    parts = (device.segments.bottom, device.segments.top)
+    held = device.segments
+    parts = [part for part in (held.bottom, held.top) if part is not None]
     frozen = {
         tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
         for part in parts
@@ -70,7 +71,9 @@ def _needed(device: Device, model: ModelParts, config: Config, batch: Any) -> di
     own = {name: value for name, value in start.items() if name in names}
     learner = Learner(own, OptimizerSettings(1e-3, 0.0, keep_moments=True))
     not_activations = {*frozen, *(p.data_ptr() for p in learner.parameters.values())}
-    step = LocalStep(*parts, learner.parameters, batch, None, config.train.micro_batch)
+    step = LocalStep(
+        held.bottom, held.top, learner.parameters, batch, None, config.train.micro_batch
+    )
     step._recompute = config.train.recompute
     live: dict[int, int] = {}
 

@@ -63,7 +63,7 @@ def main() -> None:
     for cuts, (count, width) in product(CUTS, BATCHES):
         split = Split.of(model.checkpoint.blocks, *cuts)
         segments = model.segments(split)
-        parts = (segments.bottom, segments.top)
+        parts = [part for part in (segments.bottom, segments.top) if part is not None]
         names = {name for part in parts for name in part.adapter_names}
         learner = Learner({name: start[name] for name in names}, OptimizerSettings(1e-3, 0, True))
         batch = batch_of(count, width, model.checkpoint.vocabulary)
