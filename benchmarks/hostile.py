@@ -107,7 +107,7 @@ class Hostile:
             yield Activations(step, True, (2, 1), packet, (), self.token)
             if numbers.random() < 0.5:
                 return
-            yield Gradients(step, packet, self.token)
+            yield Gradients(step, packet, token=self.token)
 
     def frame(self) -> bytes:
         """The next one."""
@@ -146,7 +146,7 @@ class Hostile:
             lambda: Ready(round_, 0, draw.randrange(8), draw.randrange(8), rank=draw.randrange(20)),
             lambda: Ready(self.round, 0, 1, 1),
             lambda: Activations(step, draw.random() < 0.8, (2, 1), self._packet(), (), token),
-            lambda: Gradients(step, self._packet(), token),
+            lambda: Gradients(step, self._packet(), token=token),
             lambda: Resend(step, token),
             lambda: Update(round_, 0, adapters, draw.randrange(2**40), 5, 0.5, token),
             lambda: Score(round_, 5, 5, 0.5, token=token),
