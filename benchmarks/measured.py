@@ -2,6 +2,7 @@
 
 import json
 import platform
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,17 @@ from elsa.engine.provenance import versions
 def machine() -> dict[str, Any]:
     """Processor, cores, memory and versions."""
     return {"system": platform.platform(), **machine_facts(), "versions": versions()}
+
+
+def commit() -> str | None:
+    """The commit of this code, "-dirty" where files differ; None without git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    folder = Path(__file__).parent
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
 
 
 def print_table(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -25,6 +25,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, NoReturn
 
+from measured import commit
 from wire_arms import ARMS, DATASETS, EXACT, Cell, choose, settings_of
 from wire_table import write_tables
 
@@ -108,7 +109,7 @@ class Study:
         began = monotonic()
         _say(f"{cell.name} begins")
         settings = settings_of(cell, self._extra)
-        facts = {"settings": settings, "commit": _commit()}
+        facts = {"settings": settings, "commit": commit()}
         try:
             with tempfile.TemporaryDirectory(prefix="wire-") as folder:
                 result = self._outcome(cell, settings, Path(folder) / "run")
@@ -184,16 +185,6 @@ def _lost(events: Path) -> list[str]:
         return []
     rows = [json.loads(line) for line in events.read_text("utf-8").splitlines()]
     return [row["reason"] for row in rows if row["kind"] == "device_lost"]
-
-
-def _commit() -> str | None:
-    """The commit of this code, "-dirty" where files differ; None without git."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
 
 
 def _interrupt(*_: object) -> NoReturn:

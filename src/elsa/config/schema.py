@@ -228,7 +228,7 @@ class Cluster(Section):
     probes_text: str = "text"
     """Column of the text in that file."""
     probe_count: Count = 128
-    dimensions: Count = 32
+    dimensions: Count = 16
     """Axes of a fingerprint."""
     memory: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Part of the trust so far that an edge round keeps."""

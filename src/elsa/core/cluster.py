@@ -1,7 +1,9 @@
 """Clusters of devices that behave alike.
 
-Spectral clustering on exp(-R / median R), R the divergences of the devices' fingerprints (ELSA,
-arXiv 2601.13824). The number of clusters is given, or the eigengap says it: the k after which the
+Spectral clustering on exp(-R(n, m) / sqrt(s_n s_m)), R the divergences of the devices' fingerprints
+(ELSA, arXiv 2601.13824), s_n the median of those of device n. A scale for each device (Zelnik-Manor
+and Perona 2004) instead of one for all: a few devices far from everybody would else be the
+clusters. The number of clusters is given, or the eigengap says it: the k after which the
 eigenvalues of the normalised Laplacian jump most (von Luxburg 2007, arXiv 0711.0189), from 2 up:
 all devices are joined, however weakly, so the jump after the first eigenvalue says nothing.
 
@@ -37,13 +39,18 @@ class Clusters:
 
 
 def affinity(divergences: Tensor) -> Tensor:
-    """exp(-R / median R) [N, N], the median over pairs; ones where all are alike."""
+    """exp(-R(n, m) / sqrt(s_n s_m)) [N, N], s_n the median of R(n, m) over all others m.
+
+    Where a median is 0, as most devices are wholly alike: 1 for those that are, else 0.
+    """
     count = len(divergences)
-    off = divergences[~torch.eye(count, dtype=torch.bool)]
-    middle = float(off.median()) if len(off) else 0.0
-    if middle <= 0:
-        return (divergences <= 0).to(torch.float64)
-    return torch.exp(-divergences / middle)
+    if count < 2:
+        return torch.ones_like(divergences)
+    others = divergences[~torch.eye(count, dtype=torch.bool)].view(count, count - 1)
+    scale = others.median(1).values.sqrt()
+    scales = scale[:, None] * scale
+    near = torch.exp(-divergences / scales.clamp(min=torch.finfo(torch.float64).tiny))
+    return torch.where(scales > 0, near, (divergences <= 0).to(torch.float64))
 
 
 def cluster(divergences: Tensor, count: int, seed: int) -> Clusters:

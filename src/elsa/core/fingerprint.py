@@ -20,9 +20,10 @@ from elsa.errors import BehaviourError, ConfigError
 
 PROBES_PER_AXIS = 3
 """Q must be more than so many times d, or a covariance says nothing."""
-FLOOR = 1e-4
-"""Least variance along any axis, in units of the base model's: a model that answers every probe
-alike has none of its own."""
+FLOOR = 1.0
+"""Variance added along every axis, in units of the base model's: its own, so that a divergence
+says what moved by as much as that, and not by how much a model spreads where the base hardly does.
+Without it a few devices are so far from all that nothing else can be seen (docs/clustering.md)."""
 _LARGEST = 6e4
 """Values beyond are cut, to fit into half precision."""
 
@@ -92,8 +93,8 @@ def shared_basis(states: Tensor, dimensions: int) -> Basis:
 def fingerprint(coordinates: Tensor) -> Fingerprint:
     """The fingerprint of probes seen on the shared axes [Q, d].
 
-    The covariance is shrunk (Ledoit and Wolf 2004, doi 10.1016/S0047-259X(03)00096-4) and has at
-    least `FLOOR` of variance along every axis, so it is never singular.
+    The covariance is shrunk (Ledoit and Wolf 2004, doi 10.1016/S0047-259X(03)00096-4) and then
+    grows by `FLOOR` along every axis, so it is never singular.
 
     Raises:
         ConfigError: too few probes.

@@ -199,14 +199,13 @@ class Edge:
         current = self._current
         if self._model.probing is None or not isinstance(current.order, RoundOrder):
             raise ProtocolError(f"edge {self.name} has no probes to watch devices with")
-        probing, seen = self._model.probing(), []
+        changes, seen = self._model.probing().since(current.adapters), []
         whole = current.order.fingerprints and current.edge_round == 0
         for peer, held in list(current.held.items()):
-            start = current.adapters
-            adapters = {**start, **held.adapters, **self._trunks.adapters(peer)}
+            adapters = {**current.adapters, **held.adapters, **self._trunks.adapters(peer)}
             try:
                 head = current.standings[peer].head
-                told = probing.behaviour(peer, head, held.split, start, adapters, whole=whole)
+                told = changes.behaviour(peer, head, held.split, adapters, whole=whole)
                 seen.append(told)
             except BehaviourError as error:
                 del current.held[peer]

@@ -40,31 +40,46 @@ class Probing:
     look: Callable[[str, Split, Mapping[str, Tensor]], Seen]
     basis: Basis
 
+    def since(self, before: Mapping[str, Tensor]) -> "Changes":
+        """What devices make of the adapters `before`, which all of an edge round started from."""
+        return Changes(self, before)
+
+
+class Changes:
+    """What the devices of an edge round did; the adapters before are looked at once a model."""
+
+    def __init__(self, probing: Probing, before: Mapping[str, Tensor]) -> None:
+        """Set up; `before` must not change while this is in use."""
+        self._probing = probing
+        self._before = before
+        self._first: dict[tuple[str, Split], Seen] = {}
+
     def behaviour(
         self,
         device: str,
         head: str,
         split: Split,
-        before: Mapping[str, Tensor],
         after: Mapping[str, Tensor],
         *,
         whole: bool,
     ) -> DeviceBehaviour:
-        """What a device did in an edge round.
+        """What a device did.
 
         Args:
             device: its name.
             head: the task whose head it trains.
             split: where its model is cut.
-            before: the adapters that it started from.
-            after: those that it submitted, with its trunk's.
+            after: the adapters that it submitted, with its trunk's.
             whole: whether to add a fingerprint.
 
         Raises:
             BehaviourError: a value is not finite.
         """
+        look, basis = self._probing.look, self._probing.basis
+        if (head, split) not in self._first:
+            self._first[head, split] = look(head, split, self._before)
+        seen = look(head, split, after)
         step = {name: value for name, value in after.items() if ".lora_B." in name}
-        seen, first = self.look(head, split, after), self.look(head, split, before)
-        print_ = packed(fingerprint(self.basis.project(seen.states))) if whole else b""
-        answers = packed_answers(seen.scores - first.scores)
-        return DeviceBehaviour(device, head, print_, packed_step(before, step), answers)
+        print_ = packed(fingerprint(basis.project(seen.states))) if whole else b""
+        answers = packed_answers(seen.scores - self._first[head, split].scores)
+        return DeviceBehaviour(device, head, print_, packed_step(self._before, step), answers)

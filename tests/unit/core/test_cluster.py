@@ -87,11 +87,35 @@ def test_one_that_is_infinitely_strange_for_a_float_is_alone() -> None:
     assert (labels == labels[10]).sum() == 1
 
 
-def test_affinity_of_the_median_pair_is_one_over_e() -> None:
-    found, _ = groups((5, 6), 3)
-    off = ~torch.eye(11, dtype=torch.bool)
-    assert float(affinity(found)[off].median()) == pytest.approx(torch.e**-1)
-    assert torch.equal(affinity(found).diagonal(), torch.ones(11, dtype=torch.float64))
+@given(seed=st.integers(0, 1000), unit=st.floats(1e-6, 1e6))
+@settings(max_examples=20, deadline=None)
+def test_affinity_has_a_scale_for_each_device_and_none_for_all(seed: int, unit: float) -> None:
+    found, _ = groups((5, 6), seed)
+    alike = affinity(found)
+    scale = [sorted(row)[5] for row in found.tolist()]  # row[0] is the device itself
+    for one, other in ((0, 1), (3, 9)):
+        expected = torch.e ** (-float(found[one, other]) / (scale[one] * scale[other]) ** 0.5)
+        assert float(alike[one, other]) == pytest.approx(expected)
+    torch.testing.assert_close(affinity(unit * found), alike)
+    assert torch.equal(alike, alike.T)
+    assert torch.equal(alike.diagonal(), torch.ones(11, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_a_few_devices_far_from_all_do_not_hide_the_groups(count: int) -> None:
+    found, labels = groups((9, 10, 11), 2)
+    far = torch.ones(30, dtype=torch.float64)
+    far[:4] = 8.0  # all that these four do differs more from what anybody does
+    strange = found * far[:, None] * far
+    assert adjusted_rand_score(labels, cluster(strange, count, 0).labels) >= 0.9
+
+
+def test_where_most_are_wholly_alike_the_others_are_like_nobody() -> None:
+    found = torch.zeros(6, 6, dtype=torch.float64)
+    found[5, :5] = found[:5, 5] = 2.0
+    expected = torch.ones(6, 6, dtype=torch.float64)
+    expected[5, :5] = expected[:5, 5] = 0.0
+    assert torch.equal(affinity(found), expected)
 
 
 @pytest.mark.parametrize("devices", [0, 1, 2, 9])

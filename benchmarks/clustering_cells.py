@@ -1,0 +1,169 @@
+"""The cells of the study of clustering and trust: what is run, in which order, with which settings.
+
+Four parts. Runs are short, so that the whole takes an hour or two of one core: texts are cut to 16
+tokens, batches are of 8, and a device takes 24 local steps at most.
+
+groups   30 devices of known groups, one edge round: are the groups found?
+trust    20 devices, two rare and two small ones among them: whom does trust tell apart?
+attacks  10 devices below one edge: what is accuracy worth under attack, rule by rule?
+edges    12 devices, 3 edges: what does it buy to put similar devices together?
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from clustering_data import write_skewed
+
+PARTS = ("groups", "trust", "attacks", "edges")
+GROUPS = 3
+RARE, SMALL = 2, 2
+
+KINDS = ("label-flip", "random", "sign-flip")
+RATES = (30, 40, 10)
+RULES: dict[str, tuple[str, ...]] = {
+    "mean": (),
+    "trust": ("cluster.trust=true", "cluster.probe_count=64"),
+    "median": ("aggregate.edge_rule=median",),
+    "trimmed": ("aggregate.edge_rule=trimmed-mean", "aggregate.trim=0.3"),
+    "krum": ("aggregate.edge_rule=krum", "aggregate.edge_byzantine=3"),
+    "multi-krum": ("aggregate.edge_rule=multi-krum", "aggregate.edge_byzantine=3"),
+}
+STRATEGIES = ("random", "latency", "behaviour", "mixed")
+PARTITIONS: dict[str, tuple[str, ...]] = {
+    "dirichlet-0.1": ("partition.kind=dirichlet", "partition.alpha=0.1", "partition.min_rows=8"),
+    "dirichlet-0.5": ("partition.kind=dirichlet", "partition.alpha=0.5", "partition.min_rows=8"),
+    "iid": ("partition.kind=iid",),
+}
+
+SETUP = (
+    "run.threads=1",
+    "model.max_tokens=16",
+    "train.batch_size=8",
+    "data.path=trec",
+    "evaluate.every=1000",  # the last round is always evaluated
+)
+_OWN: dict[str, tuple[str, ...]] = {
+    "groups": (
+        "federation.devices=30",
+        f"federation.edges={GROUPS}",
+        "federation.rounds=1",
+        "federation.edge_rounds=1",
+        "federation.local_steps=10",
+        "cluster.strategy=behaviour",
+    ),
+    "trust": (
+        "federation.devices=20",
+        "federation.edges=2",
+        "federation.rounds=1",
+        "federation.edge_rounds=2",
+        "federation.local_steps=6",
+        "data.limit=2500",
+        f"partition.rare_devices={RARE}",
+        f"partition.small_devices={SMALL}",
+        "partition.small_rows=16",
+        *RULES["trust"],
+    ),
+    "attacks": (
+        "federation.devices=10",
+        "federation.edges=1",
+        "federation.rounds=2",
+        "federation.edge_rounds=2",
+        "federation.local_steps=6",
+        "partition.alpha=1.0",
+    ),
+    "edges": (
+        "federation.devices=12",
+        f"federation.edges={GROUPS}",
+        "federation.rounds=4",
+        "federation.edge_rounds=2",
+        "federation.local_steps=3",
+        "data.limit=1500",
+        "network.latency_spread=0.5",
+        "cluster.probe_count=64",
+        "evaluate.every=1",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: `arm` is what is compared within a part."""
+
+    part: str
+    arm: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """PART/ARM/SEED."""
+        return f"{self.part}/{self.arm}/{self.seed}"
+
+
+def arms(part: str) -> list[str]:
+    """Names of the arms of a part, the most telling first."""
+    if part == "groups":
+        return ["task", "skew"]
+    if part == "trust":
+        wanted = [f"{kind}-{rate}" for rate in RATES for kind in KINDS]
+        return ["none-0", *wanted, "free-rider-30", "scaled-30"]
+    if part == "attacks":
+        return [f"{rule}-{kind}" for rule in RULES for kind in ("none", "sign-flip", *KINDS[:2])]
+    return [f"{layout}-{strategy}" for layout in PARTITIONS for strategy in STRATEGIES]
+
+
+def settings_of(cell: Cell) -> tuple[str, ...]:
+    """Settings of `elsa run`; for groups by skew, besides those of `data_of`."""
+    own: tuple[str, ...] = ()
+    if cell.part == "groups":
+        limit = "limit=1500" if cell.arm == "task" else ""
+        rows = [f'{{name="{it}",path="{it}",{limit}}}' for it in ("trec", "sms", "r8")]
+        own = (f"task=[{','.join(rows)}]", "partition.kind=iid") if limit else ()
+    elif cell.part == "trust":
+        kind, _, rate = cell.arm.rpartition("-")
+        own = _attack(kind, int(rate))
+    elif cell.part == "attacks":
+        rule = next(it for it in sorted(RULES, key=len, reverse=True) if cell.arm.startswith(it))
+        own = (*RULES[rule], *_attack(cell.arm.removeprefix(f"{rule}-"), 30))
+    else:
+        layout, _, strategy = cell.arm.rpartition("-")
+        own = (*PARTITIONS[layout], f"cluster.strategy={strategy}")
+    return (*SETUP, *_OWN[cell.part], *own, f"run.seed={cell.seed}")
+
+
+def data_of(cell: Cell, folder: Path) -> tuple[str, ...]:
+    """Settings that name files of rows, made below `folder`; most cells need none."""
+    if (cell.part, cell.arm) != ("groups", "skew"):
+        return ()
+    write_skewed(folder, "trec", devices=30, groups=GROUPS, rows=120, seed=cell.seed)
+    return (
+        f"data.path={folder}/train.csv",
+        f"data.test={folder}/test.csv",
+        "data.group=device",
+        "partition.kind=natural",
+    )
+
+
+def ordered(parts: tuple[str, ...], seeds: tuple[int, ...]) -> Iterator[Cell]:
+    """All cells, so that the study says something wherever it is stopped.
+
+    First the groups; then, under attack, the plain mean and trust; then one seed of all others.
+    """
+    first: list[Cell] = []
+    for part in ("groups", "attacks", "trust"):
+        for seed in seeds:
+            names = arms(part)
+            if part == "attacks":
+                names = [name for name in names if name.startswith(("mean-", "trust-"))]
+            elif part == "trust":
+                names = [name for name in names if name.endswith(("-30", "-0"))][:4]
+            first += [Cell(part, name, seed) for name in names]
+    rest = [Cell(part, name, seed) for seed in seeds for part in PARTS for name in arms(part)]
+    yield from (cell for cell in dict.fromkeys([*first, *rest]) if cell.part in parts)
+
+
+def _attack(kind: str, rate: int) -> tuple[str, ...]:
+    if kind == "none":
+        return ()
+    doubled = ("attack.scale=10",) if kind == "scaled" else ()
+    return (f"attack.kind={kind}", f"attack.fraction={rate / 100}", *doubled)
