@@ -54,7 +54,7 @@ def draw_map(path: Path, maps: Sequence[ClusterMap], title: str = "") -> None:
 def map_panel(axes: Axes, shown: ClusterMap) -> None:
     """Draw one map."""
     axes.set_title(f"after round {shown.round}", loc="left", fontsize=10)
-    axes.set_xlabel("distances are like the square root of the divergence")
+    axes.set_xlabel("alike devices are near each other")
     axes.set_aspect("equal", adjustable="datalim")
     axes.set_xticks([])
     axes.set_yticks([])

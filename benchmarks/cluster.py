@@ -3,7 +3,7 @@
     python benchmarks/cluster.py                    # writes docs/results/cluster-scale.json
 
 Fingerprints of d = 32 axes are made of 128 drawn answers each, devices in as many groups as there
-are edges; nothing is trained. Timed apart: unpacking, divergences, clustering by eigengap,
+are edges; nothing is trained. Timed apart: unpacking, turns, clustering by eigengap,
 assignment under capacities of 1.2 equal shares.
 """
 
@@ -19,7 +19,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from elsa.core.assign import Rules, assign, distances, match
 from elsa.core.cluster import cluster
-from elsa.core.fingerprint import divergences, fingerprint, packed, unpacked
+from elsa.core.fingerprint import fingerprint, packed, turns, unpacked
 
 OUT = Path("docs/results/cluster-scale.json")
 AXES, PROBES = 32, 128
@@ -54,7 +54,7 @@ def measure(devices: int, edges: int, seed: int) -> dict[str, Any]:
         return result
 
     prints = timed("unpack_s", lambda: [unpacked(it, AXES) for it in sent])
-    apart = timed("divergences_s", lambda: divergences(prints))
+    apart = timed("turns_s", lambda: turns(prints))
     found = timed("cluster_s", lambda: cluster(apart, 0, seed))
 
     def placed() -> int:

@@ -98,7 +98,7 @@ def _clustered(path: Path, names: list[str]) -> dict[str, Any]:
     with np.load(path) as held:
         place = {str(name): number for number, name in enumerate(held["devices"])}
         order = [place[name] for name in names]
-        given = cluster(torch.from_numpy(held["divergences"]), GROUPS, 0).labels.numpy()
+        given = cluster(torch.from_numpy(held["apart"]), GROUPS, 0).labels.numpy()
         return {
             "by_eigengap": held["labels"][order].tolist(),
             "by_number": given[order].tolist(),

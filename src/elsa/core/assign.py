@@ -116,13 +116,13 @@ def match(
     return torch.from_numpy(home)
 
 
-def distances(divergences: Tensor, clusters: Clusters, home: Tensor) -> Tensor:
+def distances(apart: Tensor, clusters: Clusters, home: Tensor) -> Tensor:
     """How far each device is from the cluster of each edge, [N, K] from 0 to 1.
 
     1 minus the mean affinity to the cluster's other members; of an edge's clusters, the nearest
     counts. A cluster that nobody else is in has distance 0 to its own, and 1 to no one's.
     """
-    alike = affinity(divergences)
+    alike = affinity(apart)
     devices = len(alike)
     to_cluster = torch.zeros(devices, clusters.count, dtype=torch.float64)
     for number in range(clusters.count):

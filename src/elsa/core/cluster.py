@@ -1,16 +1,17 @@
 """Clusters of devices that behave alike.
 
-Spectral clustering on exp(-R(n, m) / sqrt(s_n s_m)), R the divergences of the devices' fingerprints
-(ELSA, arXiv 2601.13824), s_n the median of those of device n. A scale for each device (Zelnik-Manor
-and Perona 2004) instead of one for all: a few devices far from everybody would else be the
-clusters. The number of clusters is given, or the eigengap says it: the k after which the
-eigenvalues of the normalised Laplacian jump most (von Luxburg 2007, arXiv 0711.0189), from 2 up:
-all devices are joined, however weakly, so the jump after the first eigenvalue says nothing.
+Spectral clustering (Ng, Jordan and Weiss 2001) on exp(-A(n, m) / sqrt(s_n s_m)), A how far apart
+two devices are. ELSA (arXiv 2601.13824) takes the divergence of their fingerprints for A, and one
+scale, its median. Here A is a turn (`core.fingerprint.turns`), and s_n is within what a fifth of
+the others is from n: a scale for each device (Zelnik-Manor and Perona 2004), or a few that are far
+from everybody would be the clusters. The number of clusters is given, or the eigengap says it: the
+k after which the eigenvalues of the normalised Laplacian jump most (von Luxburg 2007, arXiv
+0711.0189), from 2 up: all devices are joined, however weakly, so the jump after the first
+eigenvalue says nothing.
 
 Shapes: N devices, k clusters.
 """
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,10 @@ from torch import Tensor
 
 MOST = 10
 """Most clusters that an eigengap is looked for among."""
+
+
+SCALE = 5
+"""One in so many others is nearer to a device than its scale."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,58 +43,58 @@ class Clusters:
         return (self.labels == cluster).nonzero()[:, 0]
 
 
-def affinity(divergences: Tensor) -> Tensor:
-    """exp(-R(n, m) / sqrt(s_n s_m)) [N, N], s_n the median of R(n, m) over all others m.
+def affinity(apart: Tensor) -> Tensor:
+    """exp(-A(n, m) / sqrt(s_n s_m)) [N, N], a fifth of the others being within s_n of n.
 
-    Where a median is 0, as most devices are wholly alike: 1 for those that are, else 0.
+    Where a scale is 0, as many devices are wholly alike: 1 for those that are, else 0.
     """
-    count = len(divergences)
+    count = len(apart)
     if count < 2:
-        return torch.ones_like(divergences)
-    others = divergences[~torch.eye(count, dtype=torch.bool)].view(count, count - 1)
-    scale = others.median(1).values.sqrt()
+        return torch.ones_like(apart)
+    others = apart[~torch.eye(count, dtype=torch.bool)].view(count, count - 1)
+    scale = others.sort(1).values[:, (count - 1) // SCALE].sqrt()
     scales = scale[:, None] * scale
-    near = torch.exp(-divergences / scales.clamp(min=torch.finfo(torch.float64).tiny))
-    return torch.where(scales > 0, near, (divergences <= 0).to(torch.float64))
+    near = torch.exp(-apart / scales.clamp(min=torch.finfo(torch.float64).tiny))
+    return torch.where(scales > 0, near, (apart <= 0).to(torch.float64))
 
 
-def cluster(divergences: Tensor, count: int, seed: int) -> Clusters:
-    """Group devices by their divergences [N, N].
+def cluster(apart: Tensor, count: int, seed: int) -> Clusters:
+    """Group devices by how far apart they are [N, N].
 
     With more clusters than devices, each device is one. Where all devices are alike nothing tells
     them apart: a given number of clusters is then dealt in turn, and the eigengap finds one.
 
     Args:
-        divergences: symmetric, finite, 0 or more, with a zero diagonal.
+        apart: symmetric, finite, 0 or more, with a zero diagonal.
         count: k; 0 lets the eigengap say, up to `MOST`.
         seed: of the k-means step.
     """
-    devices = len(divergences)
-    alike = affinity(divergences)
-    apart = bool(divergences.any())
-    count = min(count or (_eigengap(alike) if apart else 1), devices)
+    devices = len(apart)
+    differ = bool(apart.any())
+    values, vectors = _spectrum(affinity(apart)) if differ and devices > 1 else (None, None)
+    if not count:
+        count = 1 if values is None or devices < 3 else _eigengap(values)
+    count = min(count, devices)
     if count <= 1:
         return Clusters(torch.zeros(devices, dtype=torch.int64), min(devices, 1))
-    if count == devices or not apart:
-        labels = np.arange(devices) % count
-    else:
-        with warnings.catch_warnings():  # several parts are no fault; a part is a cluster then
-            warnings.filterwarnings("ignore", "Graph is not fully connected", UserWarning)
-            from sklearn.cluster import spectral_clustering  # late: a device never needs it
+    if count == devices or vectors is None:
+        return _numbered(torch.arange(devices) % count)
+    from sklearn.cluster import KMeans  # late: a device never needs it
 
-            labels = spectral_clustering(alike.numpy(), n_clusters=count, random_state=seed)
-    return _numbered(torch.from_numpy(labels.astype(np.int64)))
+    rows = torch.nn.functional.normalize(vectors[:, :count], dim=1).numpy()
+    means = KMeans(count, n_init=10, random_state=seed).fit(rows)
+    return _numbered(torch.from_numpy(means.labels_.astype(np.int64)))
 
 
-def embedding(divergences: Tensor) -> Tensor:
-    """Points in the plane [N, 2] whose distances are like the square roots of the divergences.
+def embedding(apart: Tensor) -> Tensor:
+    """Points in the plane [N, 2] whose distances are like the square roots of `apart` [N, N].
 
     Classical scaling (Torgerson 1952), for drawings; nothing is decided by it. What no plane can
     hold is left out, and one axis is zero where a line holds all.
     """
-    count = len(divergences)
+    count = len(apart)
     centre = torch.eye(count, dtype=torch.float64) - 1 / max(count, 1)
-    values, vectors = torch.linalg.eigh(-centre @ divergences @ centre / 2)
+    values, vectors = torch.linalg.eigh(-centre @ apart @ centre / 2)
     found = torch.zeros(count, 2, dtype=torch.float64)
     for axis in range(min(count, 2)):
         vector = vectors[:, -1 - axis]
@@ -98,12 +103,18 @@ def embedding(divergences: Tensor) -> Tensor:
     return found
 
 
-def _eigengap(alike: Tensor) -> int:
-    if len(alike) < 3:
-        return 1
-    from scipy.sparse.csgraph import laplacian  # late, as above
+def _spectrum(alike: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, rising, and eigenvectors of I - D^-1/2 W D^-1/2, W the affinities, D their sums.
 
-    values = torch.linalg.eigvalsh(torch.from_numpy(laplacian(alike.numpy(), normed=True)))
+    All of them, exactly: where the graph falls into parts, an iterative solver mixes them up.
+    """
+    sums = alike.sum(1).sqrt()
+    whole = torch.eye(len(alike), dtype=torch.float64) - alike / (sums[:, None] * sums)
+    values, vectors = torch.linalg.eigh(whole)
+    return values, vectors
+
+
+def _eigengap(values: Tensor) -> int:
     return int(values[1 : MOST + 1].diff().argmax()) + 2
 
 

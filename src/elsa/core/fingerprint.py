@@ -21,9 +21,8 @@ from elsa.errors import BehaviourError, ConfigError
 PROBES_PER_AXIS = 3
 """Q must be more than so many times d, or a covariance says nothing."""
 FLOOR = 1.0
-"""Variance added along every axis, in units of the base model's: its own, so that a divergence
-says what moved by as much as that, and not by how much a model spreads where the base hardly does.
-Without it a few devices are so far from all that nothing else can be seen (docs/clustering.md)."""
+"""Variance added along every axis, in units of the base model's: its own. So no covariance is
+singular, and a small change where the base hardly varies does not drown all others."""
 _LARGEST = 6e4
 """Values beyond are cut, to fit into half precision."""
 
@@ -171,6 +170,31 @@ def divergences(prints: Sequence[Fingerprint]) -> Tensor:
         one_way[number] = parts[:, :, :-1].square().sum((0, 2)) + moved.square().sum(0)
     both = (one_way + one_way.T) / 4 - dimensions / 2
     return both.clamp(min=0).fill_diagonal_(0)
+
+
+def turns(prints: Sequence[Fingerprint]) -> Tensor:
+    """How differently devices moved away from the base model, float64 [N, N], 0 to 2.
+
+    1 minus the cosine of the angle at the base model b, by the law of cosines, in triangles whose
+    sides are the square roots of divergences:
+
+        1 - (R(n, b) + R(m, b) - R(n, m)) / (2 sqrt(R(n, b) R(m, b)))
+
+    How far a device moved does not count: of two that learn the same, the one that has learned less
+    is not another kind, but its divergence from the other is large. Who is where the base model is
+    has no direction, and is at a right angle to all who moved.
+    """
+    if not prints:
+        return torch.zeros(0, 0, dtype=torch.float64)
+    dimensions = len(prints[0].mean)
+    own = (1 + FLOOR) ** 0.5 * torch.eye(dimensions, dtype=torch.float64)
+    base = Fingerprint(torch.zeros(dimensions, dtype=torch.float64), own)
+    apart = divergences([*prints, base])
+    away, between = apart[:-1, -1], apart[:-1, :-1]
+    both = (away[:, None] * away).sqrt()
+    cosine = (away[:, None] + away - between) / (2 * both).clamp(min=torch.finfo(both.dtype).tiny)
+    turn = torch.where(both > 0, 1 - cosine, (between > 0).double()).clamp(0, 2)
+    return turn.fill_diagonal_(0)
 
 
 def _check_finite(values: Tensor) -> None:

@@ -322,8 +322,8 @@ class Runner:
         arrays = {
             "devices": np.array(made.devices),
             "labels": np.array(made.labels, np.int64),
-            "divergences": made.divergences.numpy(),
-            "plane": embedding(made.divergences).numpy(),
+            "apart": made.apart.numpy(),
+            "plane": embedding(made.apart).numpy(),
         }
         self._directory.write_arrays(name, arrays)
         moved = sum(place.edge not in ("", place.before) for place in made.places)

@@ -18,7 +18,7 @@ class ClusterMap:
     Attributes:
         round: global round after which it was made.
         devices: names, n.
-        points: [n] (x, y), whose distances are like the square roots of the divergences.
+        points: [n] (x, y), whose distances are like the square roots of how far apart they are.
         clusters: number of each device's cluster.
         edges: name of the edge that each device has from then on; empty for none.
     """

@@ -4,7 +4,7 @@ manifest.json   what it was started with        metrics.csv    a row a round
 events.jsonl    what happened                   tensorboard/   the same for TensorBoard
 checkpoint/     the last two states             summary.json   the result
 adapter/        the PEFT adapter                lock           held by the process that writes
-clusters/       divergences after each clustering, and points in the plane, as .npz
+clusters/       how far apart devices are at each clustering, and points in the plane, as .npz
 plan.json       what each device was reckoned to hold and do, with its last split
 report.html     all of this to be looked at
 transcript/     what edge servers saw, if asked for by [audit]

@@ -148,7 +148,7 @@ class DevicePlaced:
 
 @dataclass(frozen=True)
 class Clustered:
-    """Devices were clustered after a round; `file` in the run directory holds the divergences."""
+    """Devices were clustered after a round; `file` in the run directory has more."""
 
     round: int
     clusters: int

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from elsa.core.assign import NOWHERE, Assignment, Rules, assign, distances, match, spread
 from elsa.core.cluster import Clusters, cluster
-from elsa.core.fingerprint import Fingerprint, divergences, unpacked
+from elsa.core.fingerprint import Fingerprint, turns, unpacked
 from elsa.core.trust import TrustRules, judge, remembered, unpacked_answers, unpacked_step, weight
 from elsa.errors import ProtocolError
 from elsa.wire.messages import Behaviours, DeviceBehaviour, DeviceVerdict, Verdicts
@@ -98,14 +98,14 @@ class Regrouping:
         places: of all devices.
         devices: names of those that were clustered.
         labels: their clusters.
-        divergences: of their fingerprints [n, n]; empty where nothing was clustered.
+        apart: how far apart they are [n, n], as `turns` has it; empty where nothing was clustered.
     """
 
     round: int
     places: tuple[Place, ...]
     devices: tuple[str, ...] = ()
     labels: tuple[int, ...] = ()
-    divergences: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+    apart: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
 
 
 class Overseer:
@@ -167,7 +167,7 @@ class Overseer:
         sent = [name for name in names if rows[name].fingerprint]
         if sent:
             self._prints = {name: unpacked(rows[name].fingerprint, policy.axes) for name in sent}
-            apart = divergences(list(self._prints.values()))
+            apart = turns(list(self._prints.values()))
             labels = cluster(apart, policy.clusters, policy.seed).labels.tolist()
             self._labels |= dict(zip(sent, labels, strict=True))
         if policy.trust is None:
@@ -198,7 +198,7 @@ class Overseer:
         least = self._policy.trust.least if self._policy.trust else 0.0
         good = [name for name in prints if self.trust[name] >= least]
         names = (*good, *(name for name in prints if self.trust[name] < least))
-        apart = divergences([prints[name] for name in good])
+        apart = turns([prints[name] for name in good])
         clusters = cluster(apart, self._policy.clusters, self._policy.seed)
         latency = self._latency[[self._devices.index(name) for name in names]]
         current = [self._number(self.placed[name]) for name in names]

@@ -115,7 +115,7 @@ def test_similar_devices_come_together_and_mixed_ones_apart() -> None:
         assert len(set(made.labels)) == 2
         far = [sum(int(it[1:]) % 2 for it in names) for names in cloud.assignment().values()]
         assert set(far) == shares
-        assert made.divergences.shape == (8, 8)
+        assert made.apart.shape == (8, 8)
         assert {it.device: it.edge for it in made.places} == cloud.placed
         assert all("cluster" in it.why for it in made.places)
 
