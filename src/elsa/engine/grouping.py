@@ -10,6 +10,7 @@ from torch import Tensor
 from elsa.config.schema import Config
 from elsa.core.assign import Rules
 from elsa.core.trust import TrustRules
+from elsa.errors import ConfigError
 from elsa.roles.overseer import Overseer, Policy
 
 Watcher = TypeVar("Watcher", bound=Overseer)
@@ -30,6 +31,9 @@ def overseer_of(
         edges: names, K.
         latencies: seconds one way, by device and edge.
         make: the kind of view: `Overseer`, or `Musterer` for real machines.
+
+    Raises:
+        ConfigError: no device has an edge within the latency limit.
     """
     it = config.cluster
     capacity = it.capacity or -(-len(devices) // len(edges))
@@ -47,4 +51,10 @@ def overseer_of(
         seed=config.run.seed,
     )
     seconds = [[latencies[device, edge] for edge in edges] for device in devices]
+    nearest = min(map(min, seconds))
+    if it.strategy not in ("none", "random") and limit < nearest < math.inf:
+        raise ConfigError(
+            f"no device has an edge within cluster.latency_limit_ms = {it.latency_limit_ms:g} ms: "
+            f"the nearest is {1e3 * nearest:.4g} ms away; raise it, or set it to 0 for no limit"
+        )
     return make(policy, devices, edges, torch.tensor(seconds, dtype=torch.float64))

@@ -17,6 +17,7 @@ from elsa.core.fingerprint import (
     fingerprint,
     packed,
     shared_basis,
+    turns,
     unpacked,
 )
 from elsa.errors import BehaviourError, ConfigError
@@ -74,6 +75,43 @@ def test_a_rotation_of_all_changes_no_divergence(seed: int) -> None:
     before = divergences([fingerprint(it) for it in given_])
     after = divergences([fingerprint(it @ turn + 3.0) for it in given_])
     torch.testing.assert_close(after, before, rtol=1e-6, atol=1e-6)
+
+
+def shifted(*means: list[float]) -> list[Fingerprint]:
+    """Gaussians as wide as the base model's fingerprint, with these means."""
+    wide = (1 + FLOOR) ** 0.5 * torch.eye(2, dtype=torch.float64)
+    return [Fingerprint(torch.tensor(it, dtype=torch.float64), wide) for it in means]
+
+
+def test_turns_by_hand() -> None:
+    found = turns(shifted([1.0, 0.0], [5.0, 0.0], [0.0, 2.0], [-3.0, 0.0], [0.1, 0.1]))
+    half = 1 - 0.5**0.5
+    expected = torch.tensor(
+        [
+            [0.0, 0.0, 1.0, 2.0, half],
+            [0.0, 0.0, 1.0, 2.0, half],  # five times as far the same way is no other way
+            [1.0, 1.0, 0.0, 1.0, half],
+            [2.0, 2.0, 1.0, 0.0, 2 - half],
+            [half, half, half, 2 - half, 0.0],
+        ],
+        dtype=torch.float64,
+    )
+    torch.testing.assert_close(found, expected, atol=1e-7, rtol=0)
+
+
+@given(seed=SEEDS)
+@settings(max_examples=20, deadline=None)
+def test_turns_are_symmetric_zero_on_themselves_and_bounded(seed: int) -> None:
+    found = turns(some(seed))
+    assert torch.equal(found, found.T)
+    assert torch.equal(found.diagonal(), torch.zeros(4, dtype=torch.float64))
+    assert 0 <= float(found.min()) <= float(found.max()) <= 2
+
+
+def test_who_did_not_move_is_at_a_right_angle_to_who_did() -> None:
+    found = turns(shifted([0.0, 0.0], [0.0, 0.0], [3.0, 1.0]))
+    assert found[0].tolist() == [0.0, 0.0, 1.0]
+    assert found[2].tolist() == [1.0, 1.0, 0.0]
 
 
 def test_the_base_model_is_the_standard_normal_on_its_own_axes() -> None:
@@ -153,3 +191,4 @@ def test_bytes_that_are_no_fingerprint_are_refused(data: bytes, message: str) ->
 
 def test_nobody_has_no_divergences() -> None:
     assert divergences([]).shape == (0, 0)
+    assert turns([]).shape == (0, 0)
