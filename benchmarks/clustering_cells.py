@@ -145,19 +145,14 @@ def data_of(cell: Cell, folder: Path) -> tuple[str, ...]:
 
 
 def ordered(parts: tuple[str, ...], seeds: tuple[int, ...]) -> Iterator[Cell]:
-    """All cells, so that the study says something wherever it is stopped.
-
-    First the groups; then, under attack, the plain mean and trust; then one seed of all others.
-    """
-    first: list[Cell] = []
-    for part in ("groups", "attacks", "trust"):
-        for seed in seeds:
-            names = arms(part)
-            if part == "attacks":
-                names = [name for name in names if name.startswith(("mean-", "trust-"))]
-            elif part == "trust":
-                names = [name for name in names if name.endswith(("-30", "-0"))][:4]
-            first += [Cell(part, name, seed) for name in names]
+    """All cells; first, seed by seed, those that the goals are about, then all others likewise."""
+    goals = [
+        *(("groups", name) for name in arms("groups")),
+        *(("trust", f"{kind}-30") for kind in KINDS),
+        *(("attacks", name) for name in ("mean-none", "trust-sign-flip", "mean-sign-flip")),
+        ("attacks", "trust-none"),
+    ]
+    first = [Cell(part, name, seed) for seed in seeds for part, name in goals]
     rest = [Cell(part, name, seed) for seed in seeds for part in PARTS for name in arms(part)]
     yield from (cell for cell in dict.fromkeys([*first, *rest]) if cell.part in parts)
 
