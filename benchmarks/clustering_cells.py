@@ -1,7 +1,8 @@
 """The cells of the study of clustering and trust: what is run, in which order, with which settings.
 
-Four parts. Runs are short, so that the whole takes an hour or two of one core: texts are cut to 16
-tokens, batches are of 8, and a device takes 24 local steps at most.
+Four parts. Runs are short, so that the whole takes two or three hours of one core: texts are cut to
+16 tokens, batches are of 8 (16 for trust: with less, flipped labels cannot be seen yet), and a
+device takes 24 local steps at most.
 
 groups   30 devices of known groups, one edge round: are the groups found?
 trust    20 devices, two rare and two small ones among them: whom does trust tell apart?
@@ -57,8 +58,8 @@ _OWN: dict[str, tuple[str, ...]] = {
         "federation.edges=2",
         "federation.rounds=1",
         "federation.edge_rounds=2",
-        "federation.local_steps=6",
-        "data.limit=2500",
+        "federation.local_steps=10",
+        "train.batch_size=16",
         f"partition.rare_devices={RARE}",
         f"partition.small_devices={SMALL}",
         "partition.small_rows=16",

@@ -177,7 +177,7 @@ def _trust_page(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> str:
     return _page(
         "Who is trusted",
         f"20 devices, of which {RARE} hold the rarest class alone and {SMALL} hold 16 rows; the "
-        "others Dirichlet 0.5. Two edge rounds of 6 steps of 8 rows. AUROC of trust after the "
+        "others Dirichlet 0.5. Two edge rounds of 10 steps of 16 rows. AUROC of trust after the "
         "first and the second; shares are of devices whose update was dropped, over both. "
         f"Attacks: {', '.join(KINDS)} at {', '.join(map(str, sorted(RATES)))} %.",
         seeds,

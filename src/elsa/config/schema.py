@@ -175,7 +175,7 @@ AggregateRule = Literal["mean", "median", "trimmed-mean", "krum", "multi-krum"]
 class FedAdam(Section):
     """Constants of the cloud's optimizer."""
 
-    learning_rate: Positive = 1e-2
+    learning_rate: Positive = 3e-2
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
     tau: Positive = 1e-3

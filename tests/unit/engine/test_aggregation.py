@@ -64,7 +64,7 @@ def test_server_optimizer_is_none_unless_asked_for() -> None:
     assert server_optimizer(Aggregate()) is None
     made = server_optimizer(Aggregate(server="adam"))
     assert made is not None
-    assert (made.learning_rate, made.beta1, made.beta2, made.tau) == (1e-2, 0.9, 0.99, 1e-3)
+    assert (made.learning_rate, made.beta1, made.beta2, made.tau) == (3e-2, 0.9, 0.99, 1e-3)
 
 
 @given(st.lists(st.integers(1, 8), min_size=1, max_size=5), st.integers(5, 40))
