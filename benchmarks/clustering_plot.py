@@ -38,7 +38,8 @@ def _maps(path: Path, cells: Cells) -> None:
         map_panel(axes, ClusterMap(0, names, points, tuple(true), tuple(result["edges"])))
         title = "tasks" if arm == "task" else "label skew"
         axes.set_title(f"groups by {title}, seed {seed}", loc="left", fontsize=10)
-        for text in axes.get_legend().get_texts():
+        legend = axes.get_legend()
+        for text in legend.get_texts() if legend else ():
             text.set_text(text.get_text().replace("cluster", "true group"))
     save(figure, path)
 
