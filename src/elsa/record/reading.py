@@ -33,7 +33,8 @@ class Clustering:
         round: global round after which it was made.
         devices: their names.
         labels: cluster of each.
-        plane: a point in the plane for each; distances are like square roots of divergences.
+        plane: a point in the plane for each; distances are like square roots of how far apart
+            they are.
     """
 
     round: int

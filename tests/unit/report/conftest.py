@@ -120,7 +120,7 @@ def _round(run: RunDirectory, number: int, devices: tuple[str, ...], word: str) 
     arrays = {
         "devices": np.array(devices),
         "labels": np.array([0, 1, 0, 1]),
-        "divergences": np.zeros((4, 4)),
+        "apart": np.zeros((4, 4)),
         "plane": np.array([[0.0, 1.0], [1.0, 0.0], [-1.0, 0.0], [0.3, 0.2]]),
     }
     file = f"clusters/round-{number:06d}.npz"
