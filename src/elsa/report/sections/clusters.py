@@ -38,8 +38,8 @@ def _maps(run: History, title: str) -> Part:
     figures = [Figure(f"After round {it.round + 1}", _map(run, it, numbers, reach)) for it in shown]
     words = [
         "Devices whose adapters make alike of the probes lie close together: distances are like "
-        "square roots of how far apart they are, as far as a plane can hold. Colour and mark are the "
-        "edge server that a device was given; directions mean nothing."
+        "square roots of how far apart they are, as far as a plane can hold. Colour and mark are "
+        "the edge server that a device was given; directions mean nothing."
     ]
     if len(run.record.clusterings) > MAPS:
         words.append(f"The last {MAPS} of {len(run.record.clusterings)} clusterings are drawn.")
