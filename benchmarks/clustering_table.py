@@ -40,7 +40,7 @@ seeds. Numbers are means over the seeds, smallest to largest behind; "-" is not 
 def write_tables(out: Path) -> None:
     """Write clustering.json, README.md and plots.
 
-    README.md ends with discussion.md, where there is one.
+    README.md ends with discussion.txt, where there is one.
     """
     cells = {(part, arm): _read(out / "cells" / part / arm) for part in PARTS for arm in arms(part)}
     tables = {
@@ -53,7 +53,7 @@ def write_tables(out: Path) -> None:
     for part, write in _PAGES.items():
         done = {seed for (of, _), found in cells.items() if of == part for seed in found}
         pages.append(write(tables[part], sorted(done)))
-    discussion = out / "discussion.md"
+    discussion = out / "discussion.txt"
     if discussion.is_file():
         pages.append(discussion.read_text("utf-8"))
     content = {"machine": machine(), "tables": tables}

@@ -99,7 +99,7 @@ def test_full_disk_ends_the_cloud_with_a_word_and_costs_one_round(
         there = '"kind": "round_started"'
         parties.wait(lambda: events.exists() and there in events.read_text(), 120, "a round")
         pid = int((tmp_path / "cloud.pid").read_text())
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (12_000, resource.RLIM_INFINITY))
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (9_000, resource.RLIM_INFINITY))
         parties.wait(lambda: parties.ended("cloud") is not None, 120, "the end of the cloud")
         assert parties.ended("cloud") == 1
         assert "cannot be written" in parties.log("cloud") or "cannot save" in parties.log("cloud")

@@ -41,7 +41,7 @@ def shown(several_machines: bool = False) -> list[str]:
     """The commands of all pages in order, comments dropped; or those for several machines."""
     found = []
     for page in PAGES:
-        text = page.read_text(encoding="utf-8")
+        text = re.sub(r"\\\n +", "", page.read_text(encoding="utf-8"))
         if not several_machines:
             indented = re.findall(r"^    (.*)$", BLOCK.sub("", text), re.MULTILINE)
             found += [line for line in indented if COMMAND.match(line)]

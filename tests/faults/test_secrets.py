@@ -253,13 +253,18 @@ def turn(examples: Examples) -> None:
 
 
 FIELDS: dict[str, set[str]] = {
-    "Ready": {"round", "edge_round", "bottom", "top", "frozen", "reach", "rank", "head"},
-    "LocalPlan": {"round", "edge_round", "local_steps", "seed", "adapters"},
-    "Activations": {"step", "training", "lengths", "packet", "numbers"},
-    "Resend": {"step"},
-    "Gradients": {"step", "packet"},
-    "Update": {"round", "edge_round", "adapters", "rows", "samples", "loss"},
-    "Score": {"round", "items", "correct", "loss", "texts", "whole"},
+    "Ready": {
+        *("round", "edge_round", "bottom", "top", "frozen", "reach", "rank", "head"),
+        "labelled",
+    },
+    "LocalPlan": {"round", "edge_round", "local_steps", "seed", "adapters", "token"},
+    "Activations": {"step", "training", "lengths", "packet", "numbers", "token"},
+    # The two-part splits that elsa is compared with disclose labels; no other edge takes these.
+    "LabelledActivations": {"step", "training", "lengths", "labels", "packet"},
+    "Resend": {"step", "token"},
+    "Gradients": {"step", "packet", "loss", "token"},
+    "Update": {"round", "edge_round", "adapters", "rows", "samples", "loss", "token"},
+    "Score": {"round", "items", "correct", "loss", "texts", "whole", "token"},
     "Accepted": set(),
     "Refusal": {"error", "reason"},
     "RoundOrder": {
@@ -276,10 +281,17 @@ FIELDS: dict[str, set[str]] = {
     "DeviceReport": {"device", "rows", "samples", "loss", "lost"},
     "HeadWeight": {"head", "weight"},
     "DeviceScore": {"device", "items", "correct", "loss", "texts", "whole"},
-    "Register": {"terms"},
+    "Register": {"terms", "routes"},
+    "Route": {"edge", "seconds", "ahead"},
+    "Ping": set(),
+    "Clock": {"microseconds"},
+    "RollCall": {"moves"},
+    "Move": {"device", "edge"},
+    "Presence": {"present"},
+    "Present": {"device", "silent", "routes"},
     "Welcome": {"axes"},
     "Next": set(),
-    "Task": {"what", "round", "edge_round"},
+    "Task": {"what", "round", "edge_round", "edge"},
     "Packet": {"codec", "dtype", "shape", "payload"},
 }
 
