@@ -12,7 +12,7 @@ TORCH_INDEX ?=
 GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | head -n 1)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test deploy-demo setup lint unit docs proto lock bench clean
+.PHONY: run test deploy-demo setup flower lint unit docs proto lock bench clean
 
 run: setup
 	$(BIN)/elsa run
@@ -36,13 +36,20 @@ $(READY): requirements.lock pyproject.toml
 	machine has no GPU: run make again with TORCH_INDEX=<an index of CPU builds>"; exit 1; }
 	@touch $(READY)
 
+# Flower, for deploy.link = "flower" and its tests: the same versions and 20 packages more.
+flower: .venv/.flower
+
+.venv/.flower: requirements-flower.lock $(READY)
+	$(BIN)/pip install --quiet --no-deps --requirement requirements-flower.lock
+	@touch $@
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-unit: setup
+unit: setup flower
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup
 
 docs: setup
@@ -53,11 +60,14 @@ proto: setup
 	$(BIN)/python -m grpc_tools.protoc -I elsa/wire/generated=proto/elsa/v1 \
 		--python_out=src --pyi_out=src elsa/wire/generated/elsa.proto
 
+COMPILE := $(BIN)/pip-compile --quiet --extra dev --strip-extras --no-annotate --no-header \
+	--no-emit-options --no-emit-index-url --no-emit-find-links
+
 lock:
-	$(BIN)/pip-compile --quiet --extra dev --strip-extras --no-annotate --no-header --no-emit-options \
-		--no-emit-index-url --no-emit-find-links --constraint constraints.txt \
-		--output-file requirements.lock pyproject.toml
-	sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' requirements.lock
+	$(COMPILE) --extra flower --constraint constraints.txt --output-file requirements-flower.lock \
+		pyproject.toml
+	$(COMPILE) --constraint requirements-flower.lock --output-file requirements.lock pyproject.toml
+	sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' requirements.lock requirements-flower.lock
 
 clean:
 	rm -rf .venv build dist runs site .mypy_cache .ruff_cache .pytest_cache

@@ -6,13 +6,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
 
 from elsa import errors
 from elsa.core.codec import Frame, Identity
+from elsa.engine.flower.door import Caller
+from elsa.engine.flower.edge import Entry
+from elsa.engine.flower.orders import FlowerLink, Orders
 from elsa.errors import ElsaError, FrameError, Interrupted, ProtocolError, WireError
+from elsa.wire.checks import FRAME_LIMIT
 from elsa.wire.inprocess import InProcess
 from elsa.wire.layers import Fault, Tap, corrupt
 from elsa.wire.messages import (
@@ -71,6 +76,32 @@ def over_grpc(
             link.close()
 
 
+@contextmanager
+def through_doors(handler: Handler, refused: Refused | None) -> Iterator[Connect]:
+    """The way over Flower without Flower: a thread carries from one door to the other."""
+    ends: dict[str, Entry] = {}
+
+    def connect(link: Link, layers: Sequence[Layer]) -> Transport:
+        told = refused or (lambda *_: None)
+        ends[link.below] = Entry(link.caller, handler, FRAME_LIMIT, told)
+        return FlowerLink(orders, link, layers, seconds=20, patience=5)
+
+    def carry() -> None:
+        with Caller(str(orders.door.path)) as app:
+            while not (head := app.ask({"say": "next"}))[0].get("end"):
+                if "job" in head[0]:
+                    _, answer = ends[head[0]["edge"]].answer(head[0], head[1])
+                    app.ask({"say": "answer", "job": head[0]["job"]}, answer)
+
+    with TemporaryDirectory() as folder:
+        orders = Orders(Path(folder) / "door", FRAME_LIMIT)
+        carrier = threading.Thread(target=carry)
+        carrier.start()
+        yield connect
+        orders.close()
+        carrier.join()
+
+
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("certificates")
@@ -82,11 +113,15 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(params=["in process", "gRPC on loopback", "gRPC with mutual TLS"])
+@pytest.fixture(
+    params=["in process", "gRPC on loopback", "gRPC with mutual TLS", "doors to Flower"]
+)
 def serve(request: pytest.FixtureRequest, certificates: Path) -> Serve:
     """Starts a server of the transport under test; within it, links to it can be made."""
     if request.param == "in process":
         return in_process
+    if request.param == "doors to Flower":
+        return through_doors
     return partial(
         over_grpc, Loopback if "loopback" in request.param else partial(Tls, certificates)
     )

@@ -117,12 +117,13 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 @pytest.fixture
 def ports() -> list[int]:
-    """Two free ports."""
+    """Three free ports: of two edges, and of a cloud that edges come to."""
     with (
         socket.create_server(("127.0.0.1", 0)) as one,
         socket.create_server(("127.0.0.1", 0)) as two,
+        socket.create_server(("127.0.0.1", 0)) as three,
     ):
-        return [one.getsockname()[1], two.getsockname()[1]]
+        return [it.getsockname()[1] for it in (one, two, three)]
 
 
 class World:
@@ -155,7 +156,8 @@ class World:
             issue(folder / "certs", Party(f"edge-{number}", "edge", ("127.0.0.1",)), 1)
         for number in range(config.federation.devices):
             issue(folder / "certs", Party(f"device-{number}", "device"), 1)
-        issue(folder / "certs", Party("cloud", "cloud"), 1)
+        hosts = ("127.0.0.1",) if config.deploy.link == "flower" else ()
+        issue(folder / "certs", Party("cloud", "cloud", hosts), 1)
         self.text = text
 
     @property
@@ -163,6 +165,11 @@ class World:
         """HOST:PORT of each edge."""
         count = self.config.federation.edges
         return {f"edge-{n}": f"127.0.0.1:{self._ports[n]}" for n in range(count)}
+
+    @property
+    def meeting(self) -> str:
+        """HOST:PORT where edges find the cloud, over Flower."""
+        return f"127.0.0.1:{self._ports[2]}"
 
     def simulated(self) -> dict[str, torch.Tensor]:
         directory = model_directory(self.config.model.path, lambda _: None)

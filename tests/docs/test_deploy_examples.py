@@ -109,7 +109,7 @@ def test_commands_of_containers_parse_and_use_what_is_mounted(compose: dict[str,
             assert any(f":{port}" in str(said[key]) for key in ("listen", "metrics") if key in said)
     edges = [it for it in compose["services"] if it.startswith("edge")]
     told = parsed(shlex.split(compose["services"]["cloud"]["command"]))["edge"]
-    assert told == [f"{edge}={edge}:7001" for edge in edges]
+    assert list(told) == [f"{edge}={edge}:7001" for edge in edges]
 
 
 def test_image_copies_what_is_there() -> None:

@@ -58,7 +58,10 @@ def certs(
     set_: Set = None,
     host: Annotated[
         list[str] | None,
-        typer.Option(metavar="EDGE=HOST", help="Name or address of an edge; may be repeated."),
+        typer.Option(
+            metavar="EDGE=HOST",
+            help="Name or address of an edge, with Flower of the cloud too; may be repeated.",
+        ),
     ] = None,
     days: Annotated[int, typer.Option(min=1, help="How long certificates are valid.")] = 365,
     renew: Annotated[
@@ -69,13 +72,16 @@ def certs(
     """Make an authority and a certificate for the cloud, each edge and each device."""
     from elsa.wire.rpc.authority import Party, issue, make_authority
 
-    federation = load_config(config, set_ or []).federation
+    settings = load_config(config, set_ or [])
+    federation = settings.federation
     edges = numbered("edge", federation.edges)
-    hosts: dict[str, list[str]] = {edge: ["localhost", "127.0.0.1", "::1"] for edge in edges}
-    for edge, address in _pairs(host or [], "--host", edges):
-        hosts[edge].append(address)
+    servers = [*edges, "cloud"] if settings.deploy.link == "flower" else edges
+    hosts: dict[str, list[str]] = {"cloud": []}
+    hosts |= {server: ["localhost", "127.0.0.1", "::1"] for server in servers}
+    for server, address in _pairs(host or [], "--host", servers):
+        hosts[server].append(address)
     parties = [
-        Party("cloud", "cloud"),
+        Party("cloud", "cloud", tuple(hosts["cloud"])),
         *(Party(edge, "edge", tuple(hosts[edge])) for edge in edges),
         *(Party(name, "device") for name in numbered("device", federation.devices)),
     ]
@@ -96,6 +102,9 @@ def edge(
     listen: Annotated[str, typer.Option(help="HOST:PORT to listen at.")],
     config: ConfigPath = None,
     name: Annotated[str, typer.Option(help="Which edge this is.")] = "edge-0",
+    cloud: Annotated[
+        str, typer.Option(help="HOST:PORT of the cloud, with deploy.link = 'flower'.")
+    ] = "",
     certs: Certs = None,
     plain: Plain = False,
     health: Health = "",
@@ -107,6 +116,7 @@ def edge(
     """Be an edge server: hold the middle blocks for its devices, and obey the cloud."""
     say = set_up(log, name)
     settings, security = _begin(config, set_, name, certs, plain)
+    _check_link(settings, "--cloud HOST:PORT", bool(cloud))
     with (
         stoppable("the cloud keeps finished rounds", say) as stopped,
         _watched(health, metrics, say) as watched,
@@ -118,6 +128,7 @@ def edge(
             settings,
             listen,
             security,
+            cloud=cloud,
             state=state,
             watched=watched,
             say=say,
@@ -160,11 +171,14 @@ def device(
 
 @commands.command()
 def cloud(
-    edge: Annotated[
-        list[str],
-        typer.Option(metavar="EDGE=HOST:PORT", help="Where an edge is; one option for each."),
-    ],
     config: ConfigPath = None,
+    edge: Annotated[
+        list[str] | None,
+        typer.Option(metavar="EDGE=HOST:PORT", help="Where an edge is; one option for each."),
+    ] = None,
+    listen: Annotated[
+        str, typer.Option(help="HOST:PORT for the edges, with deploy.link = 'flower'.")
+    ] = "",
     certs: Certs = None,
     plain: Plain = False,
     out: Annotated[
@@ -179,7 +193,8 @@ def cloud(
     """Be the cloud: drive the rounds of the edges, average what they send, keep the result."""
     say = set_up(log, "cloud")
     settings, security = _begin(config, set_, "cloud", certs, plain)
-    addresses = dict(_pairs(edge, "--edge", numbered("edge", settings.federation.edges)))
+    addresses = dict(_pairs(edge or [], "--edge", numbered("edge", settings.federation.edges)))
+    _check_link(settings, "--listen HOST:PORT and no --edge", bool(listen) and not edge)
     from elsa.cli.outcome import report, show
 
     with (
@@ -191,7 +206,7 @@ def cloud(
 
         result = run_cloud(
             settings,
-            addresses,
+            listen or addresses,
             security,
             out=out,
             watched=watched,
@@ -252,6 +267,14 @@ def _begin(
     security = Tls(certs, name)
     security.check()
     return settings, security
+
+
+def _check_link(settings: "Config", wanted: str, given: bool) -> None:
+    """See that where the cloud and edges meet is told as `deploy.link` needs it."""
+    if given != (settings.deploy.link == "flower"):
+        raise ConfigError(
+            f"deploy.link = '{settings.deploy.link}': give {wanted} with 'flower', and only then"
+        )
 
 
 def _pairs(given: Sequence[str], option: str, names: Sequence[str]) -> list[tuple[str, str]]:

@@ -322,8 +322,10 @@ class Network(Section):
 
 
 class Deploy(Section):
-    """Real machines: how long is waited for what, in seconds; what devices spare."""
+    """Real machines: what links edges and cloud; how long is waited for what, in seconds; what
+    devices spare."""
 
+    link: Literal["grpc", "flower"] = "grpc"
     answer_seconds: Positive = 60.0
     reconnect_seconds: Positive = 20.0
     round_seconds: Positive = 3600.0

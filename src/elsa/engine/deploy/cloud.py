@@ -3,8 +3,8 @@
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
@@ -54,8 +54,11 @@ _ROUND_MARGIN = 1.5
 """How much longer than a device may take, an edge may take for its whole answer."""
 _PAUSE = 0.5
 """Seconds between roll calls while somebody is waited for."""
-_GLANCE = 2.0
-"""Seconds that an edge which was not there last time has to answer a roll call."""
+_GLANCE = {"grpc": 2.0, "flower": 30.0}
+"""Seconds that an edge which was not there last time has to answer a roll call, by link."""
+_BACK = {"grpc": 0.0, "flower": 90.0}
+"""Seconds that whoever was there is waited for at least: Flower needs 61 to let an edge in again,
+and up to 30 for a message."""
 _UNWATCHED = Supervision()
 _log = logging.getLogger(__name__)
 
@@ -113,6 +116,8 @@ class Deployed:
         """Set up with a link to each edge, by name."""
         self._side = side
         self._patience = side.config.deploy
+        self._glance = _GLANCE[self._patience.link]
+        self._back = max(self._patience.reconnect_seconds, _BACK[self._patience.link])
         self._asking = Asking(links)
         self._watch = watch
         self._edges = set(links)  # those that were there last time; at first, all are expected
@@ -129,9 +134,7 @@ class Deployed:
         """
         side, patience = self._side, self._patience
         began = monotonic()
-        found = self._seek(
-            began + patience.reconnect_seconds, lambda it: self._devices <= it.keys()
-        )
+        found = self._seek(began + self._back, lambda it: self._devices <= it.keys())
         while not found:
             if monotonic() - began > patience.round_seconds:
                 raise RunError(
@@ -139,7 +142,7 @@ class Deployed:
                     "is kept: start the cloud again with the same --out"
                 )
             _log.warning("no device is at any edge; waiting")
-            until = monotonic() + patience.reconnect_seconds
+            until = monotonic() + self._back
             found = self._seek(until, lambda it: self._devices <= it.keys())
         round_, capacity = side.cloud.round, side.config.cluster.capacity
         places = side.musterer.muster(round_, found, self._edges, capacity)
@@ -196,7 +199,7 @@ class Deployed:
 
     def end(self) -> None:
         """Tell the edges, and through them the devices, that the run is over."""
-        until = monotonic() + self._patience.reconnect_seconds
+        until = monotonic() + self._back
 
         def late(*_: object) -> str:
             return "did not answer in time" if monotonic() > until else ""
@@ -250,7 +253,7 @@ class Deployed:
         self, until: float, moves: Mapping[str, Sequence[Move]] | None = None
     ) -> dict[str, Found]:
         """Ask who is there once; an edge that was not there last time has a glance only."""
-        expected, glanced = self._edges or set(self._side.edges), monotonic() + _GLANCE
+        expected, glanced = self._edges or set(self._side.edges), monotonic() + self._glance
 
         def give_up(left: Collection[str], _: object) -> str:
             now = monotonic()
@@ -275,7 +278,7 @@ class Deployed:
 
     def _send(self, found: Mapping[str, Found]) -> None:
         """Have devices that belong elsewhere go there, and wait a while for them to arrive."""
-        placed, until = self._side.musterer.placed, monotonic() + self._patience.reconnect_seconds
+        placed, until = self._side.musterer.placed, monotonic() + self._back
         going = {name for name, it in found.items() if placed[name] not in ("", it.edge)}
         while going and monotonic() <= until:
             moves: dict[str, list[Move]] = {}
@@ -289,7 +292,7 @@ class Deployed:
 
 def run_cloud(  # noqa: PLR0913
     config: Config,
-    edges: Mapping[str, str],
+    edges: Mapping[str, str] | str,
     security: Security,
     *,
     out: Path | None = None,
@@ -303,7 +306,7 @@ def run_cloud(  # noqa: PLR0913
 
     Args:
         config: of the run, alike at all parties.
-        edges: HOST:PORT of each edge, by name.
+        edges: HOST:PORT of each edge, by name; with Flower, the one where edges find the cloud.
         security: who the cloud is.
         out: folder of the run; one that was stopped is gone on with. None takes runs/NAME, new.
         watched: by whom it is watched over.
@@ -318,7 +321,11 @@ def run_cloud(  # noqa: PLR0913
     """
     started = monotonic()
     check_deployable(config)
-    if set(edges) != set(assignment_of(config)):
+    if isinstance(edges, str):
+        linked = _over_flower(config, edges, say)
+    elif set(edges) == set(assignment_of(config)):
+        linked = _direct(edges)
+    else:
         raise ConfigError(
             f"addresses of {', '.join(sorted(edges)) or 'no edge'}, where federation.edges = "
             f"{config.federation.edges} needs those of {', '.join(assignment_of(config))}"
@@ -334,27 +341,16 @@ def run_cloud(  # noqa: PLR0913
     limit = frame_limit(config, sources.model.checkpoint.hidden_size, size)
     patience = config.deploy
     timing = Timing(_ROUND_MARGIN * patience.round_seconds, patience.reconnect_seconds)
-    links = {
-        name: Rpc(
-            address,
-            Link("edge_cloud", name, CLOUD),
-            security,
-            (side.meter, *layers),
-            timing=timing,
-            limit=limit,
-        )
-        for name, address in edges.items()
-    }
     played: list[Deployed] = []
 
-    def play(watch: Watch) -> Deployed:
-        played.append(Deployed(side, links, watch))
-        return played[-1]
-
     with ExitStack() as running:
-        for link in links.values():
-            running.callback(link.close)
+        links = running.enter_context(linked(security, (side.meter, *layers), timing, limit))
         running.callback(lambda: played[0].close() if played else None)
+
+        def play(watch: Watch) -> Deployed:
+            played.append(Deployed(side, links, watch))
+            return played[-1]
+
         if watched.metrics:
             from elsa.engine.deploy.metrics import CloudMetrics, scraped
 
@@ -386,6 +382,50 @@ def _both(one: Listener, other: Listener) -> Listener:
         other(event)
 
     return listen
+
+
+Linked = Callable[
+    [Security, Sequence[Layer], Timing, int], AbstractContextManager[Mapping[str, Transport]]
+]
+"""Opens links to all edges: who the cloud is, effects on what passes, patience, largest frame."""
+
+
+def _direct(edges: Mapping[str, str]) -> Linked:
+    """A gRPC stream to each edge."""
+
+    @contextmanager
+    def linked(
+        security: Security, layers: Sequence[Layer], timing: Timing, limit: int
+    ) -> Iterator[Mapping[str, Transport]]:
+        links = {
+            name: Rpc(address, _link(name), security, layers, timing=timing, limit=limit)
+            for name, address in edges.items()
+        }
+        try:
+            yield links
+        finally:
+            for link in links.values():
+                link.close()
+
+    return linked
+
+
+def _over_flower(config: Config, at: str, say: Callable[[str], None]) -> Linked:
+    """Flower in between; every edge comes to `at`."""
+
+    def linked(
+        security: Security, layers: Sequence[Layer], timing: Timing, limit: int
+    ) -> AbstractContextManager[Mapping[str, Transport]]:
+        from elsa.engine.flower.cloud import flower_links
+
+        links = [_link(name) for name in assignment_of(config)]
+        return flower_links(at, security, links, layers, timing=timing, limit=limit, say=say)
+
+    return linked
+
+
+def _link(edge: str) -> Link:
+    return Link("edge_cloud", edge, CLOUD)
 
 
 def _open(config: Config, out: Path | None, model: Mapping[str, str]) -> RunDirectory:

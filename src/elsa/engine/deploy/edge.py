@@ -1,8 +1,8 @@
 """One edge server as a process."""
 
 import logging
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import cache, partial
 from pathlib import Path
 
@@ -45,6 +45,7 @@ def run_edge(
     listen: str,
     security: Security,
     *,
+    cloud: str = "",
     watched: Supervision = _UNWATCHED,
     state: Path | None = None,
     say: Say = lambda _: None,
@@ -58,6 +59,7 @@ def run_edge(
         config: of the run, alike at all parties.
         listen: HOST:PORT.
         security: who this edge is.
+        cloud: HOST:PORT of the cloud, where Flower is the link; else the cloud comes to `listen`.
         watched: by whom it is watched over.
         state: folder where it keeps the optimizer state of its part of the model; None keeps none.
         say: told what takes time, and where it listens.
@@ -69,11 +71,7 @@ def run_edge(
     check_deployable(config)
     prepare(config.run.threads)
     name = security.name
-    if name not in assignment_of(config):
-        raise ConfigError(
-            f"'{name}' is no edge of federation.edges = {config.federation.edges}; "
-            f"allowed: {', '.join(assignment_of(config))}"
-        )
+    _check_name(config, name)
     prepare_codecs(config.wire, say)
     sources = told_sources(config, model_directory(config.model.path, say))
     models = {task.name: task.model for task in sources.tasks}
@@ -90,8 +88,7 @@ def run_edge(
         return Welcome(axes)
 
     model.trunk(Split.of(model.checkpoint.blocks, config.split.bottom, config.split.top))
-    adapters = initial_of(sources, config.run.seed)
-    limit = frame_limit(config, hidden, sum(it.nbytes for it in adapters.values()))
+    limit = frame_limit(config, hidden, _size(initial_of(sources, config.run.seed)))
     probing = cache(partial(open_probing, config, models, sources.tokenizer))
     edge = edge_of(config, model, name, codecs_of, probing)
     keeper = Keeper(state, name, next(iter(ours.values())))
@@ -109,21 +106,42 @@ def run_edge(
             handle, watch = seen.observe(handle, watch)
             say(f"metrics at {running.enter_context(scraped(seen.registry, watched.metrics))}")
         server = RpcServer(
-            handle, listen, security, callers=[*roster, CLOUD], limit=limit, watch=watch
+            handle, listen, security, callers=_callers(config), limit=limit, watch=watch
         )
         server.start()
         say(f"{name} listens at {server.address} for {len(roster)} devices and the cloud")
         watched.ready(True)
         over = False
         try:
-            while not over and not stop():
-                over = rounds.wait_for_end(0.5)
+            with _cloud_of(config, security, cloud, handle, limit, say) as farewell:
+                while not over and not stop():
+                    over = rounds.wait_for_end(0.5)
+                if over:
+                    farewell()
         finally:
             watched.ready(False)
             left = rounds.under_way
             rounds.close()
             server.stop(_LAST_WORDS)
     say(f"{name}: the run is over" if over else _lost(name, left))
+
+
+def _callers(config: Config) -> list[str]:
+    """Who may call the server: any device; the cloud, unless it calls over Flower."""
+    return device_names(config) + ([CLOUD] if config.deploy.link == "grpc" else [])
+
+
+def _size(adapters: Mapping[str, Tensor]) -> int:
+    return sum(it.nbytes for it in adapters.values())
+
+
+def _check_name(config: Config, name: str) -> None:
+    edges = assignment_of(config)
+    if name not in edges:
+        raise ConfigError(
+            f"'{name}' is no edge of federation.edges = {config.federation.edges}; "
+            f"allowed: {', '.join(edges)}"
+        )
 
 
 def _lost(name: str, left: str) -> str:
@@ -133,6 +151,20 @@ def _lost(name: str, left: str) -> str:
         f"{name} stopped; the cloud keeps every finished round. Lost here: {lost}moments of its "
         "devices' optimizers. Started again, it takes the round's order anew"
     )
+
+
+def _cloud_of(
+    config: Config, security: Security, cloud: str, handle: Handler, limit: int, say: Say
+) -> AbstractContextManager[Callable[[], None]]:
+    """What lets the cloud call: Flower, or nothing besides the server that it calls itself.
+
+    Gives what to do before the end, once the cloud has said that the run is over.
+    """
+    if config.deploy.link == "grpc":
+        return nullcontext(lambda: None)
+    from elsa.engine.flower.edge import flower_caller
+
+    return flower_caller(cloud, security, CLOUD, handle, limit=limit, say=say)
 
 
 def _axes(config: Config, sources: Sources) -> dict[str, Tensor]:

@@ -44,7 +44,7 @@ class Party:
 
     Attributes:
         name: its common name, as the config numbers it: "edge-0", "device-3", "cloud".
-        role: what it may be used for: only an edge may be a server.
+        role: what it may be used for: an edge may be a server, and the cloud if it has hosts.
         hosts: names and addresses under which others reach it.
     """
 
@@ -92,11 +92,14 @@ def issue(folder: Path, party: Party, days: int, *, renew: bool = False) -> bool
         return False
     authority, signing = _authority(folder)
     key = ec.generate_private_key(ec.SECP256R1())
+    uses = list(_USES[party.role])
+    if party.role == "cloud" and party.hosts:
+        uses.append(ExtendedKeyUsageOID.SERVER_AUTH)
     builder = (
         _builder(_name(party.name, party.role), authority.subject, key.public_key(), days)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage(_USES[party.role]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(signing.public_key()),
             critical=False,

@@ -59,6 +59,26 @@ class Tls:
         Raises:
             CertificateError: with the file, the subject and the reason.
         """
+        own = self.check_certificate()
+        try:
+            key = load_pem_private_key(_read(self.key), None)
+        except (ValueError, TypeError) as error:
+            raise CertificateError(
+                f"{self.key} (for subject {subject_of(own)}): is no private key without a "
+                f"password ({error})"
+            ) from error
+        spki = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        if key.public_key().public_bytes(*spki) != own.public_key().public_bytes(*spki):
+            raise CertificateError(
+                f"{self.key}: is not the key of {self.certificate} (subject {subject_of(own)})"
+            )
+
+    def check_certificate(self) -> x509.Certificate:
+        """This party's certificate, once it is seen to be of it, of the authority and valid now.
+
+        Raises:
+            CertificateError: with the file, the subject and the reason.
+        """
         (own, *_), authorities = _certificates(self.certificate), _certificates(self.authority)
         _check_dates(self.certificate, own)
         issuers = [it for it in authorities if _issued(own, it)]
@@ -73,18 +93,7 @@ class Tls:
             raise CertificateError(
                 f"{self.certificate} (subject {subject_of(own)}): is not of '{self.name}'"
             )
-        try:
-            key = load_pem_private_key(_read(self.key), None)
-        except (ValueError, TypeError) as error:
-            raise CertificateError(
-                f"{self.key} (for subject {subject_of(own)}): is no private key without a "
-                f"password ({error})"
-            ) from error
-        spki = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        if key.public_key().public_bytes(*spki) != own.public_key().public_bytes(*spki):
-            raise CertificateError(
-                f"{self.key}: is not the key of {self.certificate} (subject {subject_of(own)})"
-            )
+        return own
 
     def revocation(self, certificate: bytes) -> str:
         """Subject and reason, if the list names the serial number of this PEM certificate.
