@@ -17,8 +17,8 @@ from elsa.config.load import load_config
 from elsa.engine.build import build_federation, open_sources
 from elsa.engine.machine import prepare
 from elsa.engine.simulate import Simulation
-from elsa.wire.messages import Behaviours
 from elsa.wire.transport import Passage
+from elsa.wire.watching import Behaviours
 
 OUT = Path("docs/results/fingerprint-bytes.json")
 SETTINGS = (

@@ -52,12 +52,12 @@ from elsa.wire.messages import (
     Score,
     Task,
     Update,
-    Verdicts,
     Welcome,
 )
 from elsa.wire.places import Move, Ping, RollCall, Route
 from elsa.wire.serde import decode, encode
 from elsa.wire.transport import Link, serve
+from elsa.wire.watching import Verdicts
 
 BAD, GOOD = "device-0", "device-1"
 LABELS = ["ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM"]

@@ -20,16 +20,15 @@ from elsa.roles.overseer import Place, Regrouping, Standing
 from elsa.wire.inprocess import InProcess
 from elsa.wire.layers import Observe
 from elsa.wire.messages import (
-    Behaviours,
     DeviceReport,
     EdgeScores,
     EdgeUpdate,
     EvaluationOrder,
     Message,
     RoundOrder,
-    Verdicts,
 )
 from elsa.wire.transport import Layer, Link
+from elsa.wire.watching import Behaviours, Verdicts
 
 CLOUD = "cloud"
 

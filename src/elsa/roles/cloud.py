@@ -21,15 +21,8 @@ from elsa.errors import AdapterError, ProtocolError
 from elsa.model.adapters import head_of
 from elsa.roles.overseer import Overseer, Place, Regrouping, Standing
 from elsa.roles.parcel import Sent, unwrap, wrap
-from elsa.wire.messages import (
-    Behaviours,
-    DeviceReport,
-    EdgeScores,
-    EdgeUpdate,
-    EvaluationOrder,
-    RoundOrder,
-    Verdicts,
-)
+from elsa.wire.messages import DeviceReport, EdgeScores, EdgeUpdate, EvaluationOrder, RoundOrder
+from elsa.wire.watching import Behaviours, Verdicts
 
 
 @dataclass(frozen=True)

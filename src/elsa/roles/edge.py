@@ -36,7 +36,6 @@ from elsa.roles.trunk import TrunkAdapters
 from elsa.wire.messages import (
     Accepted,
     Activations,
-    Behaviours,
     DeviceReport,
     DeviceScore,
     EdgeScores,
@@ -52,8 +51,8 @@ from elsa.wire.messages import (
     RoundOrder,
     Score,
     Update,
-    Verdicts,
 )
+from elsa.wire.watching import Behaviours, Verdicts
 
 
 @dataclass(frozen=True)

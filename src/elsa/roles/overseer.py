@@ -23,7 +23,7 @@ from elsa.core.cluster import Clusters, cluster
 from elsa.core.fingerprint import Fingerprint, turns, unpacked
 from elsa.core.trust import TrustRules, judge, remembered, unpacked_answers, unpacked_step, weight
 from elsa.errors import ProtocolError
-from elsa.wire.messages import Behaviours, DeviceBehaviour, DeviceVerdict, Verdicts
+from elsa.wire.watching import Behaviours, DeviceBehaviour, DeviceVerdict, Verdicts
 
 _SHUFFLE = int.from_bytes(b"deal")
 """Keeps the draw of a random assignment apart from every other draw of the seed."""

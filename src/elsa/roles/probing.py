@@ -12,7 +12,7 @@ from torch import Tensor
 from elsa.core.fingerprint import Basis, fingerprint, packed
 from elsa.core.split import Split
 from elsa.core.trust import packed_answers, packed_step
-from elsa.wire.messages import DeviceBehaviour
+from elsa.wire.watching import DeviceBehaviour
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,8 @@ from elsa.wire.generated import elsa_pb2 as pb
 from elsa.wire.messages import (
     Accepted,
     Activations,
-    Behaviours,
-    DeviceBehaviour,
     DeviceReport,
     DeviceScore,
-    DeviceVerdict,
     EdgeScores,
     EdgeUpdate,
     EvaluationOrder,
@@ -40,10 +37,10 @@ from elsa.wire.messages import (
     Score,
     Task,
     Update,
-    Verdicts,
     Welcome,
 )
 from elsa.wire.places import Clock, Move, Ping, Presence, Present, RollCall, Route
+from elsa.wire.watching import Behaviours, DeviceBehaviour, DeviceVerdict, Verdicts
 
 PROTOCOL = 1
 """Version of the protocol; both ends must speak the same."""

@@ -14,7 +14,8 @@ from elsa.errors import AdapterError, ProtocolError
 from elsa.roles.edge import Edge
 from elsa.roles.probing import Probing, Seen
 from elsa.roles.trunk import PerDeviceTrunk, SharedTrunk
-from elsa.wire.messages import Behaviours, DeviceVerdict, EdgeUpdate, Update, Verdicts
+from elsa.wire.messages import EdgeUpdate, Update
+from elsa.wire.watching import Behaviours, DeviceVerdict, Verdicts
 
 World = Any
 PROBES, AXES = 10, 3

@@ -12,7 +12,7 @@ from elsa.core.fingerprint import fingerprint, packed
 from elsa.core.trust import TrustRules, packed_answers, packed_step
 from elsa.errors import ProtocolError
 from elsa.roles.overseer import Overseer, Policy, Strategy
-from elsa.wire.messages import Behaviours, DeviceBehaviour
+from elsa.wire.watching import Behaviours, DeviceBehaviour
 
 PROBES, AXES, SIZE = 20, 4, 500
 DEVICES = tuple(f"d{number}" for number in range(8))

@@ -34,21 +34,14 @@ from elsa.roles.cloud import Cloud, tallies
 from elsa.roles.exchange import expect
 from elsa.roles.muster import Found, Musterer
 from elsa.wire.checks import plain
-from elsa.wire.messages import (
-    Behaviours,
-    DeviceReport,
-    EdgeScores,
-    EdgeUpdate,
-    Message,
-    RoundOrder,
-    Task,
-)
+from elsa.wire.messages import DeviceReport, EdgeScores, EdgeUpdate, Message, RoundOrder, Task
 from elsa.wire.meter import Meter
 from elsa.wire.places import Move, Presence, RollCall
 from elsa.wire.rpc.client import Rpc
 from elsa.wire.rpc.options import Timing
 from elsa.wire.rpc.security import Security
 from elsa.wire.transport import Layer, Link, Transport
+from elsa.wire.watching import Behaviours
 
 _ROUND_MARGIN = 1.5
 """How much longer than a device may take, an edge may take for its whole answer."""

@@ -24,7 +24,6 @@ from elsa.errors import LinkError, ProtocolError
 from elsa.roles.edge import Edge
 from elsa.wire.messages import (
     Accepted,
-    Behaviours,
     EdgeScores,
     EdgeUpdate,
     EvaluationOrder,
@@ -36,10 +35,10 @@ from elsa.wire.messages import (
     Score,
     Task,
     Update,
-    Verdicts,
     Welcome,
 )
 from elsa.wire.places import Clock, Ping, RollCall
+from elsa.wire.watching import Behaviours, Verdicts
 
 CLOUD = "cloud"
 """Name of the only caller whose orders an edge takes."""

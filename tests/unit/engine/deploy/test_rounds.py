@@ -16,7 +16,6 @@ from elsa.errors import ConfigError, ProtocolError
 from elsa.wire.messages import (
     Accepted,
     Activations,
-    Behaviours,
     EdgeScores,
     EdgeUpdate,
     EvaluationOrder,
@@ -31,10 +30,10 @@ from elsa.wire.messages import (
     Score,
     Task,
     Update,
-    Verdicts,
     Welcome,
 )
 from elsa.wire.places import Clock, Move, Ping, Presence, RollCall, Route
+from elsa.wire.watching import Behaviours, Verdicts
 
 SHORT = Deploy(answer_seconds=0.4, reconnect_seconds=0.4, round_seconds=30)
 LONG = Deploy(answer_seconds=60, reconnect_seconds=60, round_seconds=60)
