@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -28,6 +29,11 @@ class Make(Protocol):
     """Makes a config of the tiny federation; each argument is an override, "a.b=c"."""
 
     def __call__(self, *overrides: str) -> Any: ...
+
+
+def pytest_configure() -> None:
+    """Take interrupts, which a job in a shell's background ignores, and its children with it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
