@@ -163,6 +163,8 @@ def child(job: str, words: Sequence[str]) -> None:
     elif job == "whole":
         run_whole(json.loads(words[0]), Path(words[1]))
     else:
+        if job == "libraries of a device":
+            importlib.import_module("elsa.model.lean").import_lean()
         for name in json.loads(Path(words[0]).read_text()):
             with contextlib.suppress(Exception):  # some can only be imported by their own kind
                 importlib.import_module(name)
@@ -265,9 +267,10 @@ def measured(case: Case, folder: Path, whole: float | None) -> dict[str, Any]:
     write_rows(case, rows)
     real = {**case, "model": tiny(folder)} if case["model"] == "tiny" else case
     peak, modules = device_peak(real, rows, folder)
-    alone = watched("libraries", str(modules))
+    alone = watched("libraries of a device", str(modules))
     if whole is None and case["model"] in MODELS:
-        whole = (watched("whole", json.dumps(real), str(rows)).private - alone.private) / 1e6
+        plain = watched("libraries", str(modules))
+        whole = (watched("whole", json.dumps(real), str(rows)).private - plain.private) / 1e6
     needed = sums(load_config(None, settings(real, rows)), rows, STEPS)
     plan = needed.pop("plan")
     total = sum(needed.values())

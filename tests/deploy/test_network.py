@@ -21,7 +21,8 @@ def test_broken_streams_change_nothing(
     relays = {edge: relay(at, cut_after=20_000) for edge, at in there.addresses.items()}
     said = play(there, {f"device-{n}": {it: relays[it].address} for n, it in enumerate(relays)})
     assert min(it.connections for it in relays.values()) >= 3  # broken, a ping apart
-    assert not any("trying again" in line for line in said)
+    lost = [it for it in said if "trying again" in it and "answer" not in it]
+    assert not lost  # no session; an edge that is slow to answer its first ping is none
     assert there.furthest(there.simulated()) == 0
 
 
