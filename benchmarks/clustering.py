@@ -103,6 +103,7 @@ def _clustered(path: Path, names: list[str]) -> dict[str, Any]:
             "by_eigengap": held["labels"][order].tolist(),
             "by_number": given[order].tolist(),
             "plane": held["plane"][order].round(3).tolist(),
+            "apart": held["apart"][order][:, order].round(4).tolist(),
         }
 
 

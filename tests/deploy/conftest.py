@@ -313,6 +313,8 @@ def _play(
         return thread
 
     threads = [start(edge, run_edge, address) for edge, address in there.addresses.items()]
+    while not failed and sum("listens at" in line for line in said) < len(threads):
+        sleep(0.02)
     for name, edges in addresses.items():
         threads.append(start(name, run_device, edges, there.folder / f"{name}.csv"))
     security = Tls(there.folder / "certs", "cloud")

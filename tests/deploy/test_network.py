@@ -18,11 +18,11 @@ def test_broken_streams_change_nothing(
     world: Callable[..., Any], relay: Callable[..., Any], play: Play, preset: str
 ) -> None:
     there = world("federation.edges=2", "federation.devices=2", f"wire.preset={preset}")
-    relays = {edge: relay(at, cut_after=20_000) for edge, at in there.addresses.items()}
+    relays = {edge: relay(at, cut_after=10_000) for edge, at in there.addresses.items()}
     said = play(there, {f"device-{n}": {it: relays[it].address} for n, it in enumerate(relays)})
-    assert min(it.connections for it in relays.values()) >= 3  # broken, a ping apart
-    lost = [it for it in said if "trying again" in it and "answer" not in it]
-    assert not lost  # no session; an edge that is slow to answer its first ping is none
+    print("CONN", [it.connections for it in relays.values()])
+    assert min(it.connections for it in relays.values()) > 4  # one of pings; broken thrice or more
+    assert not any("trying again" in line for line in said)
     assert there.furthest(there.simulated()) == 0
 
 

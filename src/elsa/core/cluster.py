@@ -2,9 +2,9 @@
 
 Spectral clustering (Ng, Jordan and Weiss 2001) on exp(-A(n, m) / sqrt(s_n s_m)), A how far apart
 two devices are. ELSA (arXiv 2601.13824) takes the divergence of their fingerprints for A, and one
-scale, its median. Here A is a turn (`core.fingerprint.turns`), and s_n is within what a fifth of
-the others is from n: a scale for each device (Zelnik-Manor and Perona 2004), or a few that are far
-from everybody would be the clusters. The number of clusters is given, or the eigengap says it: the
+scale, its median. Here A is a turn (`core.fingerprint.turns`), and s_n is how far the others
+are from n: a scale for each device (Zelnik-Manor and Perona 2004), or a few that are far from
+everybody would be the clusters. The number of clusters is given, or the eigengap says it: the
 k after which the eigenvalues of the normalised Laplacian jump most (von Luxburg 2007, arXiv
 0711.0189), from 2 up: all devices are joined, however weakly, so the jump after the first
 eigenvalue says nothing.
@@ -20,10 +20,6 @@ from torch import Tensor
 
 MOST = 10
 """Most clusters that an eigengap is looked for among."""
-
-
-SCALE = 5
-"""One in so many others is nearer to a device than its scale."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,15 +40,16 @@ class Clusters:
 
 
 def affinity(apart: Tensor) -> Tensor:
-    """exp(-A(n, m) / sqrt(s_n s_m)) [N, N], a fifth of the others being within s_n of n.
+    """exp(-A(n, m) / sqrt(s_n s_m)) [N, N], s_n the mean of fourth roots of A(n, m), to the fourth.
 
-    Where a scale is 0, as many devices are wholly alike: 1 for those that are, else 0.
+    Fourth roots, so that neither the near nor the far ones alone make the scale, as a geometric
+    mean would have it; and none that is wholly alike makes it 0. Where it is 0, a device is wholly
+    like all others: 1 for those that are alike, else 0.
     """
     count = len(apart)
     if count < 2:
         return torch.ones_like(apart)
-    others = apart[~torch.eye(count, dtype=torch.bool)].view(count, count - 1)
-    scale = others.sort(1).values[:, (count - 1) // SCALE].sqrt()
+    scale = (apart.sqrt().sqrt().sum(1) / (count - 1)).square()
     scales = scale[:, None] * scale
     near = torch.exp(-apart / scales.clamp(min=torch.finfo(torch.float64).tiny))
     return torch.where(scales > 0, near, (apart <= 0).to(torch.float64))
