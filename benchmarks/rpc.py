@@ -40,6 +40,7 @@ from elsa.engine.build import build_federation, cloud_of, open_sources
 from elsa.engine.conversation import Conversation
 from elsa.engine.deploy.rounds import CLOUD
 from elsa.engine.deploy.terms import terms_of
+from elsa.engine.deploy.tokens import showing
 from elsa.engine.machine import prepare
 from elsa.engine.parts import load_model, model_directory
 from elsa.engine.simulate import Simulation
@@ -202,7 +203,7 @@ def step_time(turns: int) -> list[dict[str, Any]]:
             while task.what == "wait":
                 task = expect(Task, link.call(Next()))
             began, cpu, there = perf_counter(), process_time(), edge.cpu()
-            talk = Conversation(device.train(task.round, task.edge_round), link)
+            talk = Conversation(showing(device.train(task.round, task.edge_round)), link)
             while not talk.over:
                 talk.advance()
             if talk.error:
@@ -280,14 +281,15 @@ def many(devices: int, delay: float = 0.0, steps: int = 4) -> dict[str, Any]:
         began = perf_counter()
         for step in range(plan.local_steps):
             for kind, request in (
-                (Activations, Activations(step, True, lengths, packet)),
-                (Gradients, Gradients(step, packet)),
+                (Activations, Activations(step, True, lengths, packet, token=plan.token)),
+                (Gradients, Gradients(step, packet, token=plan.token)),
             ):
                 sleep(delay)
                 expect(kind, link.call(request))
                 sleep(delay)
         spans.append((began, perf_counter()))
-        link.call(Update(task.round, task.edge_round, plan.adapters, 10, 10, 0.5))
+        done = Update(task.round, task.edge_round, plan.adapters, 10, 10, 0.5, token=plan.token)
+        link.call(done)
         link.close()
 
     names = [f"device-{n:0{len(str(devices - 1))}d}" for n in range(devices)]
