@@ -13,17 +13,14 @@ from federated import RATE
 
 Kind = Literal["split", "lora", "full"]
 
+_SMALL = ("model.max_tokens=32", "train.batch_size=8", "federation.rounds=2")
+"""With one round of any of them all arms answer with the commonest label."""
 DATASETS: dict[str, tuple[str, ...]] = {
     "trec": ("data.path=trec", "federation.rounds=10"),
     "r8": ("data.path=r8", "model.max_tokens=64", "federation.rounds=5"),
     "trec-short": ("data.path=trec", "federation.rounds=4"),
-    "r8-short": (
-        "data.path=r8",
-        "data.limit=4000",
-        "model.max_tokens=48",
-        "federation.rounds=1",
-    ),
-    "sms-short": ("data.path=sms", "data.limit=3000", "federation.rounds=1"),
+    "r8-short": ("data.path=r8", "data.limit=3000", *_SMALL),
+    "sms-short": ("data.path=sms", "data.limit=3000", *_SMALL),
 }
 """What each data set changes in the quick start: whole runs, and short ones for the many arms."""
 
@@ -31,8 +28,8 @@ TITLES = {
     "trec": "TREC-6 questions, 10 rounds",
     "r8": "Reuters R8, 5 rounds",
     "trec-short": "TREC-6 questions, 4 rounds",
-    "r8-short": "4,000 rows of Reuters R8, 1 round",
-    "sms-short": "3,000 rows of SMS spam, 1 round",
+    "r8-short": "3,000 rows of Reuters R8, 2 rounds",
+    "sms-short": "3,000 rows of SMS spam, 2 rounds",
 }
 
 SETUP = (
