@@ -4,7 +4,8 @@ Four parts. Runs are short, so that the whole takes two or three hours of one co
 16 tokens, batches are of 8 (16 for trust: with less, flipped labels cannot be seen yet), and a
 device takes 24 local steps at most.
 
-groups   30 devices of known groups, one edge round: are the groups found?
+groups   30 devices of known groups, one edge round: are the groups found, by which way states moved
+         and by Gaussians as in the paper?
 trust    20 devices, two rare and two small ones among them: whom does trust tell apart?
 attacks  10 devices below one edge: what is accuracy worth under attack, rule by rule?
 edges    12 devices, 3 edges: what does it buy to put similar devices together?
@@ -104,7 +105,7 @@ class Cell:
 def arms(part: str) -> list[str]:
     """Names of the arms of a part, the most telling first."""
     if part == "groups":
-        return ["task", "skew"]
+        return ["task", "skew", "task-gaussian", "skew-gaussian"]
     if part == "trust":
         wanted = [f"{kind}-{rate}" for rate in RATES for kind in KINDS]
         return ["none-0", *wanted, "free-rider-30", "scaled-30"]
@@ -117,9 +118,10 @@ def settings_of(cell: Cell) -> tuple[str, ...]:
     """Settings of `elsa run`; for groups by skew, besides those of `data_of`."""
     own: tuple[str, ...] = ()
     if cell.part == "groups":
-        limit = "limit=1500" if cell.arm == "task" else ""
-        rows = [f'{{name="{it}",path="{it}",{limit}}}' for it in ("trec", "sms", "r8")]
-        own = (f"task=[{','.join(rows)}]", "partition.kind=iid") if limit else ()
+        drawn, _, kind = cell.arm.partition("-")
+        rows = [f'{{name="{it}",path="{it}",limit=1500}}' for it in ("trec", "sms", "r8")]
+        own = (f"task=[{','.join(rows)}]", "partition.kind=iid") if drawn == "task" else ()
+        own = (*own, f"cluster.fingerprint={kind or 'move'}")
     elif cell.part == "trust":
         kind, _, rate = cell.arm.rpartition("-")
         own = _attack(kind, int(rate))
@@ -134,7 +136,7 @@ def settings_of(cell: Cell) -> tuple[str, ...]:
 
 def data_of(cell: Cell, folder: Path) -> tuple[str, ...]:
     """Settings that name files of rows, made below `folder`; most cells need none."""
-    if (cell.part, cell.arm) != ("groups", "skew"):
+    if cell.part != "groups" or not cell.arm.startswith("skew"):
         return ()
     write_skewed(folder, "trec", devices=30, groups=GROUPS, rows=120, seed=cell.seed)
     return (

@@ -1,10 +1,48 @@
-"""Which ways to aggregate go together, with each other and with the federation."""
+"""What becomes of updates, and which ways go together, and with the federation."""
 
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from elsa.config.section import Positive, Section
 
 if TYPE_CHECKING:
-    from elsa.config.schema import Aggregate, AggregateRule, Config
+    from elsa.config.schema import Config
+
+AggregateRule = Literal["mean", "median", "trimmed-mean", "krum", "multi-krum"]
+
+
+class FedAdam(Section):
+    """Constants of the cloud's optimizer."""
+
+    learning_rate: Positive = 3e-2
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    tau: Positive = 1e-3
+    """Adaptivity: added to the root of the second moment."""
+
+
+class Aggregate(Section):
+    """What becomes of the updates."""
+
+    edge_rule: AggregateRule = "mean"
+    """Rule over the devices of an edge."""
+    cloud_rule: AggregateRule = "mean"
+    """Rule over the edges."""
+    trim: Annotated[float, Field(ge=0.01, lt=0.5)] = 0.2
+    """Part of the updates that a trimmed mean drops at each end."""
+    edge_byzantine: Annotated[int, Field(ge=0)] = 1
+    """f of Krum at an edge: devices that may send anything."""
+    cloud_byzantine: Annotated[int, Field(ge=0)] = 1
+    """f of Krum at the cloud: edges that may send anything."""
+    factors: Literal["separate", "product"] = "separate"
+    """What is averaged of LoRA: A and B each, or their product."""
+    mu: Annotated[float, Field(ge=0)] = 0.0
+    """FedProx: pull towards the adapters that an edge round began with."""
+    server: Literal["none", "adam"] = "none"
+    """The cloud's optimizer."""
+    adam: FedAdam = FedAdam()
 
 
 def aggregation_problem(config: "Config") -> str | None:

@@ -5,22 +5,14 @@ The comments in `presets/quickstart.toml` say the same for people; a test keeps 
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from elsa.config.aggregation import aggregation_problem
+from elsa.config.aggregation import Aggregate, aggregation_problem
+from elsa.config.clustering import Cluster
 from elsa.config.methods import method_problem
 from elsa.config.placement import placement_problem
+from elsa.config.section import Count, Fraction, Positive, Section
 from elsa.config.splitting import split_problem
-
-Fraction = Annotated[float, Field(gt=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
-
-
-class Section(BaseModel):
-    """A table of the TOML file: frozen, and closed to unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Run(Section):
@@ -167,83 +159,6 @@ class Train(Section):
     optimizer_state: Literal["keep", "reset"] = "keep"
     """What becomes of the moments when a round replaces the adapters."""
     bucketing: bool = True
-
-
-AggregateRule = Literal["mean", "median", "trimmed-mean", "krum", "multi-krum"]
-
-
-class FedAdam(Section):
-    """Constants of the cloud's optimizer."""
-
-    learning_rate: Positive = 3e-2
-    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    tau: Positive = 1e-3
-    """Adaptivity: added to the root of the second moment."""
-
-
-class Aggregate(Section):
-    """What becomes of the updates."""
-
-    edge_rule: AggregateRule = "mean"
-    """Rule over the devices of an edge."""
-    cloud_rule: AggregateRule = "mean"
-    """Rule over the edges."""
-    trim: Annotated[float, Field(ge=0.01, lt=0.5)] = 0.2
-    """Part of the updates that a trimmed mean drops at each end."""
-    edge_byzantine: Annotated[int, Field(ge=0)] = 1
-    """f of Krum at an edge: devices that may send anything."""
-    cloud_byzantine: Annotated[int, Field(ge=0)] = 1
-    """f of Krum at the cloud: edges that may send anything."""
-    factors: Literal["separate", "product"] = "separate"
-    """What is averaged of LoRA: A and B each, or their product."""
-    mu: Annotated[float, Field(ge=0)] = 0.0
-    """FedProx: pull towards the adapters that an edge round began with."""
-    server: Literal["none", "adam"] = "none"
-    """The cloud's optimizer."""
-    adam: FedAdam = FedAdam()
-
-
-class Cluster(Section):
-    """Who goes to which edge, and whose update counts; see docs/clustering.md."""
-
-    strategy: Literal["none", "random", "latency", "behaviour", "mixed"] = "none"
-    """How devices come to edges."""
-    trust: bool = False
-    """Whether updates are weighed by how their device behaves."""
-    clusters: Annotated[int, Field(ge=0)] = 0
-    """Number of clusters; 0 lets the eigengap say."""
-    every: Annotated[int, Field(ge=0)] = 5
-    """Rounds between clusterings, the first in round 0; 0 clusters only then."""
-    latency_weight: Annotated[float, Field(ge=0, le=1)] = 0.2
-    """lambda: how much latency counts against divergence."""
-    latency_limit_ms: Annotated[float, Field(ge=0)] = 0.0
-    """One way, between a device and its edge; 0 for none."""
-    capacity: Annotated[int, Field(ge=0)] = 0
-    """Devices that an edge takes; 0 for equal shares."""
-    margin: Annotated[float, Field(ge=0)] = 0.05
-    """What a move must gain, in units of the assignment's cost."""
-    probes: str = "nq-open"
-    """Public texts: name of an asset, or a file."""
-    probes_text: str = "text"
-    """Column of the text in that file."""
-    probe_count: Count = 128
-    dimensions: Count = 16
-    """Axes of a fingerprint."""
-    memory: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    """Part of the trust so far that an edge round keeps."""
-    least_trust: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Trust below which a device does not count."""
-
-    @model_validator(mode="after")
-    def _enough_probes(self) -> "Cluster":
-        if self.probe_count <= 3 * self.dimensions:
-            raise ValueError(
-                f"cluster.probe_count = {self.probe_count} is too few for cluster.dimensions = "
-                f"{self.dimensions}: more than three probes are needed for each, or a covariance "
-                "says nothing"
-            )
-        return self
 
 
 class Wire(Section):

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from functools import partial
 
-from elsa.config.schema import Adapter, Aggregate, AggregateRule
+from elsa.config.aggregation import Aggregate, AggregateRule
+from elsa.config.schema import Adapter
 from elsa.core.aggregate import Mean, NewMean, WeightedMean
 from elsa.core.product import Ordered, ProductMean
 from elsa.core.robust import Gathered, Rule, coordinate_median, krum, multi_krum, trimmed_mean

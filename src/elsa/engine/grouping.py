@@ -46,9 +46,10 @@ def overseer_of(
         every=it.every,
         rules=Rules((capacity,) * len(edges), limit, weight, it.margin),
         probes=it.probe_count,
-        axes=it.dimensions,
+        axes=it.axes,
         trust=TrustRules(it.memory, it.least_trust) if it.trust else None,
         seed=config.run.seed,
+        fingerprint=it.fingerprint,
     )
     seconds = [[latencies[device, edge] for edge in edges] for device in devices]
     nearest = min(map(min, seconds))

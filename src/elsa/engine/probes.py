@@ -1,17 +1,18 @@
-"""The public probes, and the base model's view of them.
+"""The public probes, and the axes that answers to them are seen on.
 
 Probes are public texts, the same for all and no device's own. Whoever holds a device's adapters can
 see what they make of the probes, as the base weights are public: nothing is asked of the device,
 and it cannot answer otherwise than it trained. Shapes: Q probes, D hidden size, d axes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from elsa.config.schema import Config
-from elsa.core.fingerprint import shared_basis
+from elsa.core.fingerprint import fingerprint, packed, shared_basis
+from elsa.core.moves import move, packed_move, shared_axes
 from elsa.core.split import Split
 from elsa.data.batches import Batch, Examples, eval_batches
 from elsa.data.sources import load_table
@@ -78,6 +79,16 @@ def open_probing(config: Config, models: Mapping[str, ModelParts], tokenizer: To
     batches = list(eval_batches(examples, BATCH, tokenizer.pad_id))
     prober = Prober(models, batches)
     task, model = next(iter(models.items()))
+    if it.fingerprint == "gaussian":
+        return Probing(prober, _lying(prober, task, model, config))
+    axes = shared_axes(model.checkpoint.hidden_size, it.axes, config.run.seed)
+    return Probing(prober, lambda before, after: packed_move(move(before, after, axes)))
+
+
+def _lying(
+    prober: Prober, task: str, model: ModelParts, config: Config
+) -> Callable[[Tensor, Tensor], bytes]:
+    """Writes how states lie on the principal axes of the base model's."""
     split = Split.of(model.checkpoint.blocks, config.split.bottom, config.split.top)
     segments = model.segments(split)
     parts = (segments.bottom, model.trunk(split), segments.top)
@@ -87,4 +98,5 @@ def open_probing(config: Config, models: Mapping[str, ModelParts], tokenizer: To
         if part is not None
         for name, shape in part.adapter_shapes.items()
     }
-    return Probing(prober, shared_basis(prober(task, split, base).states, it.dimensions))
+    basis = shared_basis(prober(task, split, base).states, config.cluster.axes)
+    return lambda _, after: packed(fingerprint(basis.project(after)))

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from elsa.core.assign import NOWHERE, Assignment, Rules, assign, distances, match, spread
 from elsa.core.cluster import Clusters, cluster
-from elsa.core.fingerprint import Fingerprint, turns, unpacked
+from elsa.core.fingerprint import turns, unpacked
+from elsa.core.moves import angles, unpacked_moves
 from elsa.core.trust import TrustRules, judge, remembered, unpacked_answers, unpacked_step, weight
 from elsa.errors import ProtocolError
 from elsa.wire.watching import Behaviours, DeviceBehaviour, DeviceVerdict, Verdicts
@@ -43,6 +44,7 @@ class Policy:
         probes, axes: Q and d.
         trust: how devices are judged; None trusts all.
         seed: of what is drawn.
+        fingerprint: which kind the edges send.
     """
 
     strategy: Strategy
@@ -53,6 +55,17 @@ class Policy:
     axes: int
     trust: TrustRules | None
     seed: int
+    fingerprint: Literal["move", "gaussian"] = "move"
+
+    def apart(self, prints: Sequence[bytes]) -> Tensor:
+        """How far apart devices are by their fingerprints, float64 [N, N].
+
+        Raises:
+            BehaviourError: a fingerprint is none.
+        """
+        if self.fingerprint == "move":
+            return angles(unpacked_moves(prints, self.axes))
+        return turns([unpacked(it, self.axes) for it in prints])
 
 
 @dataclass(frozen=True)
@@ -98,7 +111,7 @@ class Regrouping:
         places: of all devices.
         devices: names of those that were clustered.
         labels: their clusters.
-        apart: how far apart they are [n, n], as `turns` has it; empty where nothing was clustered.
+        apart: how far apart they are [n, n]; empty where nothing was clustered.
     """
 
     round: int
@@ -125,7 +138,7 @@ class Overseer:
         self._edges = tuple(edges)
         self._latency = latency.clone()
         self._labels: dict[str, int] = {}
-        self._prints: dict[str, Fingerprint] = {}
+        self._prints: dict[str, bytes] = {}
         self.trust = dict.fromkeys(devices, 1.0)
         self.placed = dict.fromkeys(devices, "")
         self.first = self._first()
@@ -166,9 +179,10 @@ class Overseer:
         policy = self._policy
         sent = [name for name in names if rows[name].fingerprint]
         if sent:
-            self._prints = {name: unpacked(rows[name].fingerprint, policy.axes) for name in sent}
-            apart = turns(list(self._prints.values()))
+            prints = {name: rows[name].fingerprint for name in sent}
+            apart = policy.apart(list(prints.values()))
             labels = cluster(apart, policy.clusters, policy.seed).labels.tolist()
+            self._prints = prints
             self._labels |= dict(zip(sent, labels, strict=True))
         if policy.trust is None:
             standings = {name: Standing(name, -1, 0.0, 0.0, 1.0, 1.0) for name in names}
@@ -198,7 +212,7 @@ class Overseer:
         least = self._policy.trust.least if self._policy.trust else 0.0
         good = [name for name in prints if self.trust[name] >= least]
         names = (*good, *(name for name in prints if self.trust[name] < least))
-        apart = turns([prints[name] for name in good])
+        apart = self._policy.apart([prints[name] for name in good])
         clusters = cluster(apart, self._policy.clusters, self._policy.seed)
         latency = self._latency[[self._devices.index(name) for name in names]]
         current = [self._number(self.placed[name]) for name in names]

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from elsa.core.fingerprint import Basis, fingerprint, packed
 from elsa.core.split import Split
 from elsa.core.trust import packed_answers, packed_step
 from elsa.wire.watching import DeviceBehaviour
@@ -34,11 +33,11 @@ class Probing:
 
     Attributes:
         look: (task, split, adapters) -> what they make of the probes.
-        basis: the shared axes.
+        write: (states before, states after) -> fingerprint, on axes that all share.
     """
 
     look: Callable[[str, Split, Mapping[str, Tensor]], Seen]
-    basis: Basis
+    write: Callable[[Tensor, Tensor], bytes]
 
     def since(self, before: Mapping[str, Tensor]) -> "Changes":
         """What devices make of the adapters `before`, which all of an edge round started from."""
@@ -75,11 +74,11 @@ class Changes:
         Raises:
             BehaviourError: a value is not finite.
         """
-        look, basis = self._probing.look, self._probing.basis
+        look, write = self._probing.look, self._probing.write
         if (head, split) not in self._first:
             self._first[head, split] = look(head, split, self._before)
-        seen = look(head, split, after)
+        first, seen = self._first[head, split], look(head, split, after)
         step = {name: value for name, value in after.items() if ".lora_B." in name}
-        print_ = packed(fingerprint(basis.project(seen.states))) if whole else b""
-        answers = packed_answers(seen.scores - self._first[head, split].scores)
+        print_ = write(first.states, seen.states) if whole else b""
+        answers = packed_answers(seen.scores - first.scores)
         return DeviceBehaviour(device, head, print_, packed_step(self._before, step), answers)

@@ -11,7 +11,8 @@ class DeviceBehaviour:
     Attributes:
         device: its name.
         head: the task whose head it trains; empty where all share one.
-        fingerprint: a Gaussian, as `core.fingerprint.packed` writes it; empty where none was asked.
+        fingerprint: as `core.moves.packed_move` or `core.fingerprint.packed` writes it; empty where
+            none was asked.
         step: how its adapters changed, as `core.trust.packed_step` writes it.
         answers: how far each probe's scores moved, as `core.trust.packed_answers` writes it.
     """

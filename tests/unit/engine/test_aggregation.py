@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elsa.config.schema import Adapter, Aggregate
+from elsa.config.aggregation import Aggregate
+from elsa.config.schema import Adapter
 from elsa.core.aggregate import WeightedMean
 from elsa.core.product import Ordered, ProductMean
 from elsa.core.robust import coordinate_median, krum, multi_krum, trimmed_mean

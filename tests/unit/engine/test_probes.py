@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 import torch
 
+from elsa.core.fingerprint import fingerprint, shared_basis, unpacked
+from elsa.core.moves import unpacked_moves
 from elsa.core.split import Split
 from elsa.engine.parts import ModelParts
 from elsa.engine.probes import open_probing
@@ -32,16 +34,33 @@ def moved(model: ModelParts, *, heads: bool) -> dict[str, torch.Tensor]:
     }
 
 
-def test_the_base_model_is_the_centre_of_its_own_axes(config: Any, sources: Any) -> None:
-    probing = open_probing(config, {"": sources.model}, sources.tokenizer)
+def test_a_gaussian_lies_on_the_axes_of_the_base_model(make: Make, sources: Any) -> None:
+    words = ("cluster.probe_count=16", "cluster.dimensions=4", "cluster.fingerprint=gaussian")
+    probing = open_probing(make(*words), {"": sources.model}, sources.tokenizer)
     split = Split.of(sources.model.checkpoint.blocks, 1, 1)
     start = initial_adapters(sources.model.checkpoint, sources.model.task, sources.model.lora, 3)
-    seen = probing.basis.project(
-        probing.look("", split, start).states
-    )  # B is zero, so this is the base model
-    assert seen.shape == (16, 4)
-    torch.testing.assert_close(seen.mean(0), torch.zeros(4).double(), atol=1e-4, rtol=0)
-    torch.testing.assert_close(seen.T.cov(), torch.eye(4).double(), atol=1e-4, rtol=0)
+    base = probing.look("", split, start).states  # B is zero, so this is the base model
+    seen = unpacked(probing.write(base, base), 4)
+    torch.testing.assert_close(seen.mean, torch.zeros(4).double(), atol=1e-3, rtol=0)
+    coordinates = shared_basis(base, 4).project(base)
+    expected = fingerprint(coordinates).factor
+    torch.testing.assert_close(seen.factor, expected, atol=2e-3, rtol=2e-3)
+
+
+def test_a_move_says_which_way_adapters_went(config: Any, sources: Any) -> None:
+    probing = open_probing(config, {"": sources.model}, sources.tokenizer)
+    split = Split.of(sources.model.checkpoint.blocks, 1, 1)
+    start = initial_adapters(sources.model.checkpoint, sources.model.task, sources.model.lora, 0)
+    before, after = (
+        probing.look("", split, it).states for it in (start, moved(sources.model, heads=False))
+    )
+    there, nowhere, back = unpacked_moves(
+        [probing.write(before, after), probing.write(before, before), probing.write(after, before)],
+        4,
+    )
+    assert float(there.norm()) == pytest.approx(1.0, abs=1e-3)
+    assert not nowhere.any()
+    torch.testing.assert_close(back, -there)
 
 
 def test_heads_change_scores_and_adapters_all(config: Any, sources: Any) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from elsa.core.fingerprint import Basis, unpacked
+from elsa.core.moves import move, packed_move, shared_axes, unpacked_moves
 from elsa.core.trust import unpacked_answers, unpacked_step
 from elsa.errors import AdapterError, ProtocolError
 from elsa.roles.edge import Edge
@@ -30,8 +30,8 @@ def probing(seen: list[dict[str, Tensor]]) -> Probing:
         states = fixed + 1e-2 * sum(float(it.sum()) for it in adapters.values())
         return Seen(states, states[:, :2])
 
-    basis = Basis(torch.zeros(AXES).double(), torch.eye(AXES).double())
-    return Probing(look, basis)
+    axes = shared_axes(AXES, AXES, 0)
+    return Probing(look, lambda before, after: packed_move(move(before, after, axes)))
 
 
 def opened(world: World, trunks: Any = PerDeviceTrunk, **order: Any) -> tuple[Edge, list[Any]]:
@@ -76,7 +76,10 @@ def test_each_device_is_seen_with_what_it_submitted_and_its_own_trunk(world: Wor
         assert moved.shape == (PROBES, 2)
         assert float(moved.abs().min()) > 0
         assert unpacked_step(row.step)[0] > 0
-        assert unpacked(row.fingerprint, AXES).mean.shape == (AXES,)
+        direction = unpacked_moves([row.fingerprint], AXES)[0]
+        same = torch.nn.functional.normalize(torch.ones(AXES).double(), dim=0)
+        same = same @ shared_axes(AXES, AXES, 0)  # the sum of adapters moves all states alike
+        torch.testing.assert_close(direction.abs(), same.abs(), atol=1e-3, rtol=0)
 
 
 def test_fingerprints_are_sent_where_asked_for_only(world: World) -> None:

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -9,9 +11,10 @@ from torch import Tensor
 
 from elsa.core.assign import Rules
 from elsa.core.fingerprint import fingerprint, packed
+from elsa.core.moves import packed_move
 from elsa.core.trust import TrustRules, packed_answers, packed_step
 from elsa.errors import ProtocolError
-from elsa.roles.overseer import Overseer, Policy, Strategy
+from elsa.roles.overseer import Overseer, Policy, Regrouping, Strategy
 from elsa.wire.watching import Behaviours, DeviceBehaviour
 
 PROBES, AXES, SIZE = 20, 4, 500
@@ -28,10 +31,11 @@ def overseer(
     latency: Tensor = FLAT,
     room: Sequence[int] = (4, 4),
     limit: float = math.inf,
+    kind: Literal["move", "gaussian"] = "move",
 ) -> Overseer:
     rules = Rules(room, limit, 0.2, 0.05)
     judging = TrustRules(0.5, 0.5) if trust else None
-    policy = Policy(strategy, 2, every, rules, PROBES, AXES, judging, seed=3)
+    policy = Policy(strategy, 2, every, rules, PROBES, AXES, judging, seed=3, fingerprint=kind)
     return Overseer(policy, DEVICES, EDGES, latency)
 
 
@@ -39,13 +43,14 @@ def row(name: str, *, far: bool = False, sign: float = 1.0, whole: bool = True) 
     """A device of one of two groups, that goes the common way, or with sign -1 back."""
     number = int(name[1:])
     own, common = torch.Generator().manual_seed(number), torch.Generator().manual_seed(77)
-    states = torch.randn(PROBES, AXES, generator=own) + 5.0 * far
+    centre = torch.tensor([1.0, 0.0, 0.0, 0.0] if far else [0.0, 1.0, 0.0, 0.0])
+    went = torch.nn.functional.normalize(centre + 0.1 * torch.randn(AXES, generator=own), dim=0)
     step = torch.randn(SIZE, generator=common) + torch.randn(SIZE, generator=own)
     told = torch.randn(PROBES, 3, generator=common) + 0.5 * torch.randn(PROBES, 3, generator=own)
     return DeviceBehaviour(
         name,
         "",
-        packed(fingerprint(states)) if whole else b"",
+        packed_move(went) if whole else b"",
         packed_step({"b": torch.zeros(SIZE)}, {"b": sign * step}),
         packed_answers(sign * told),
     )
@@ -118,6 +123,38 @@ def test_similar_devices_come_together_and_mixed_ones_apart() -> None:
         assert made.apart.shape == (8, 8)
         assert {it.device: it.edge for it in made.places} == cloud.placed
         assert all("cluster" in it.why for it in made.places)
+
+
+def test_fingerprints_as_the_paper_has_them_tell_groups_apart_too() -> None:
+    cloud = overseer("behaviour", kind="gaussian")
+    lying = {
+        name: fingerprint(
+            torch.randn(PROBES, AXES, generator=torch.Generator().manual_seed(number))
+            + 5.0 * (number % 2)
+        )
+        for number, name in enumerate(DEVICES)
+    }
+    told = {
+        edge: replace(
+            each,
+            behaviours=tuple(
+                replace(it, fingerprint=packed(lying[it.device])) for it in each.behaviours
+            ),
+        )
+        for edge, each in report(cloud).items()
+    }
+    cloud.judge(told)
+    made = cloud.regroup(0)
+    assert made is not None
+    groups = {label: {int(it[1:]) % 2 for it in names} for label, names in _members(made).items()}
+    assert sorted(groups.values()) == [{0}, {1}]
+
+
+def _members(made: Regrouping) -> dict[int, list[str]]:
+    found: dict[int, list[str]] = {}
+    for name, label in zip(made.devices, made.labels, strict=True):
+        found.setdefault(label, []).append(name)
+    return found
 
 
 def test_nothing_moves_back_and_forth() -> None:
