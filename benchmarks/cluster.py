@@ -2,8 +2,8 @@
 
     python benchmarks/cluster.py                    # writes docs/results/cluster-scale.json
 
-Fingerprints of d = 16 axes are made of 128 drawn answers each, devices in as many groups as there
-are edges; nothing is trained. Timed apart: unpacking, turns, clustering by eigengap, assignment
+Fingerprints of d = 256 axes are drawn, devices in as many groups as there are edges; nothing is
+trained. Timed apart: unpacking, angles, clustering by eigengap, assignment
 under capacities of 1.2 equal shares. Seconds are those of the processor, all threads together, so
 that they stand on a busy machine too; `wall_s` is what went by.
 """
@@ -20,10 +20,10 @@ from sklearn.metrics import adjusted_rand_score
 
 from elsa.core.assign import Rules, assign, distances, match
 from elsa.core.cluster import cluster
-from elsa.core.fingerprint import fingerprint, packed, turns, unpacked
+from elsa.core.moves import angles, packed_move, unpacked_moves
 
 OUT = Path("docs/results/cluster-scale.json")
-AXES, PROBES = 16, 128
+AXES = 256
 Result = TypeVar("Result")
 
 
@@ -34,8 +34,8 @@ def drawn(devices: int, groups: int, seed: int) -> tuple[list[bytes], torch.Tens
     centres = torch.randn(groups, AXES, generator=draw)
     prints = []
     for label in labels.tolist():
-        noise = torch.randn(PROBES, AXES, generator=draw)
-        prints.append(packed(fingerprint(centres[label] + noise)))
+        went = centres[label] + torch.randn(AXES, generator=draw)
+        prints.append(packed_move(torch.nn.functional.normalize(went, dim=0)))
     return prints, labels
 
 
@@ -55,8 +55,8 @@ def measure(devices: int, edges: int, seed: int) -> dict[str, Any]:
         return result
 
     started = perf_counter()
-    prints = timed("unpack_s", lambda: [unpacked(it, AXES) for it in sent])
-    apart = timed("turns_s", lambda: turns(prints))
+    moves = timed("unpack_s", lambda: unpacked_moves(sent, AXES))
+    apart = timed("angles_s", lambda: angles(moves))
     found = timed("cluster_s", lambda: cluster(apart, 0, seed))
 
     def placed() -> int:
@@ -91,7 +91,7 @@ def main() -> None:
     measure(20, 2, 0)  # whatever is imported late is now there
     rows = [measure(it, options.edges, options.seed) for it in options.devices]
     print_table(rows)
-    facts = {"threads": options.threads, "seed": options.seed, "axes": AXES, "probes": PROBES}
+    facts = {"threads": options.threads, "seed": options.seed, "axes": AXES}
     write_json(options.out, {"machine": machine(), **facts, "rows": rows})
 
 

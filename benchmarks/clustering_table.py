@@ -116,8 +116,8 @@ def _groups_page(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> str
     return _page(
         "30 devices of known groups",
         "Ten devices a group, one edge round of 10 steps of 8 rows, no shared labels among tasks. "
-        "Under label skew, 80 % of a device's rows are of its group's own two classes. Moves are the "
-        'default; Gaussians, `cluster.fingerprint = "gaussian"`, are what the paper looks at.',
+        "Under label skew, 80 % of a device's rows are of its group's own two classes. Moves "
+        "are the default; Gaussians (`cluster.fingerprint`) are what the paper looks at.",
         seeds,
         [
             "devices grouped by",
