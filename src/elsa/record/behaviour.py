@@ -1,6 +1,6 @@
 """How devices behaved in a run, read back for drawings: maps of clusters, and trust."""
 
-import io
+import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +9,27 @@ from pathlib import Path
 from elsa.errors import RunError
 from elsa.record.events import Clustered, DeviceJudged, DevicePlaced, Event, Poisoned
 from elsa.record.log import read_events
+
+LARGEST = 64 * 10**6
+"""Bytes of a file of clusters, unpacked; one that claims more is not opened."""
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """Devices after a clustering.
+
+    Attributes:
+        round: global round after which it was made.
+        devices: their names.
+        labels: cluster of each.
+        plane: a point in the plane for each; distances are like square roots of how far apart
+            they are.
+    """
+
+    round: int
+    devices: tuple[str, ...]
+    labels: tuple[int, ...]
+    plane: tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
@@ -95,16 +116,38 @@ def read_trust(run: Path) -> TrustHistory:
 
 
 def _map(run: Path, made: Clustered, placed: Mapping[str, str]) -> ClusterMap:
-    import numpy as np  # late: reading the rest of a run must not wait for it
+    it = read_clustering(run, made.round)
+    if not set(it.devices) <= placed.keys():
+        raise RunError(f"{run / made.file}: holds other devices than events.jsonl")
+    edges = tuple(placed[name] for name in it.devices)
+    return ClusterMap(made.round, it.devices, it.plane, it.labels, edges)
 
-    path = run / made.file
+
+def read_clustering(run: Path, number: int) -> Clustering:
+    """The clustering of a round of a run directory.
+
+    Raises:
+        RunError: its file is missing, damaged, or larger than any.
+    """
+    import numpy as np  # late: few runs have clusters, and the others need not wait for it
+
+    # Made from the round, not from the name in the log: that could point anywhere.
+    path = run / "clusters" / f"round-{number:06d}.npz"
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as held:
-            names = tuple(map(str, held["devices"]))
-            points = tuple((float(x), float(y)) for x, y in held["plane"])
-            labels = tuple(map(int, held["labels"]))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise RunError(f"{path}: is missing or damaged: {error}") from error
-    if not len(names) == len(points) == len(labels) or not set(names) <= placed.keys():
-        raise RunError(f"{path}: holds other devices than events.jsonl")
-    return ClusterMap(made.round, names, points, labels, tuple(placed[name] for name in names))
+        with zipfile.ZipFile(path) as file:
+            if sum(entry.file_size for entry in file.infolist()) > LARGEST:
+                raise RunError(f"{path}: is larger than any file of clusters")
+        with np.load(path, allow_pickle=False) as arrays:
+            devices = [str(name) for name in arrays["devices"]]
+            labels = [int(label) for label in arrays["labels"]]
+            plane = [(float(x), float(y)) for x, y in arrays["plane"]]
+    except RunError:
+        raise
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # numpy and zipfile raise a dozen kinds on damaged files
+        raise RunError(f"{path}: is damaged: {error}") from error
+    finite = all(math.isfinite(value) for point in plane for value in point)
+    if not len(devices) == len(labels) == len(plane) or not finite:
+        raise RunError(f"{path}: is damaged: its arrays do not belong together")
+    return Clustering(number, tuple(devices), tuple(labels), tuple(plane))

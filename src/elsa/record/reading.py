@@ -5,8 +5,6 @@ in words what could not be.
 """
 
 import json
-import math
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from elsa.errors import RunError
+from elsa.record.behaviour import Clustering, read_clustering
 from elsa.record.directory import read_summary
 from elsa.record.events import Clustered, Event
 from elsa.record.lines import read_lines
@@ -21,26 +20,6 @@ from elsa.record.log import parse_entry
 from elsa.record.manifest import Manifest, read_manifest
 
 T = TypeVar("T")
-LARGEST = 64 * 10**6
-"""Bytes of a file of clusters, unpacked; one that claims more is not opened."""
-
-
-@dataclass(frozen=True)
-class Clustering:
-    """Devices after a clustering.
-
-    Attributes:
-        round: global round after which it was made.
-        devices: their names.
-        labels: cluster of each.
-        plane: a point in the plane for each; distances are like square roots of how far apart
-            they are.
-    """
-
-    round: int
-    devices: tuple[str, ...]
-    labels: tuple[int, ...]
-    plane: tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
@@ -130,35 +109,6 @@ def _events(path: Path, notes: list[str]) -> tuple[Event, ...]:
 
 
 def _clusterings(path: Path, events: tuple[Event, ...], notes: list[str]) -> tuple[Clustering, ...]:
-    rounds = {event.round for event in events if isinstance(event, Clustered)}
-    found = []
-    for number in sorted(rounds):
-        # Made from the round, not from the name in the log: that could point anywhere.
-        file = path / "clusters" / f"round-{number:06d}.npz"
-        made = _tried(partial(_clustering, file, number), notes)
-        if made is not None:
-            found.append(made)
-    return tuple(found)
-
-
-def _clustering(path: Path, number: int) -> Clustering:
-    import numpy as np  # late: few runs have clusters, and the others need not wait for it
-
-    try:
-        with zipfile.ZipFile(path) as file:
-            if sum(entry.file_size for entry in file.infolist()) > LARGEST:
-                raise RunError(f"{path}: is larger than any file of clusters")
-        with np.load(path, allow_pickle=False) as arrays:
-            devices = [str(name) for name in arrays["devices"]]
-            labels = [int(label) for label in arrays["labels"]]
-            plane = [(float(x), float(y)) for x, y in arrays["plane"]]
-    except RunError:
-        raise
-    except OSError as error:
-        raise RunError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # numpy and zipfile raise a dozen kinds on damaged files
-        raise RunError(f"{path}: is damaged: {error}") from error
-    finite = all(math.isfinite(value) for point in plane for value in point)
-    if not len(devices) == len(labels) == len(plane) or not finite:
-        raise RunError(f"{path}: is damaged: its arrays do not belong together")
-    return Clustering(number, tuple(devices), tuple(labels), tuple(plane))
+    rounds = sorted({event.round for event in events if isinstance(event, Clustered)})
+    found = (_tried(partial(read_clustering, path, number), notes) for number in rounds)
+    return tuple(made for made in found if made is not None)

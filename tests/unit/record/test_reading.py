@@ -9,9 +9,10 @@ import pytest
 
 from elsa.errors import RunError
 from elsa.record import events
+from elsa.record.behaviour import LARGEST
 from elsa.record.directory import RunDirectory
 from elsa.record.manifest import Manifest
-from elsa.record.reading import LARGEST, read_run
+from elsa.record.reading import read_run
 
 MANIFEST = Manifest("run", 1.0, 0, {"run": {"seed": 0}}, "", {}, {}, {}, {})
 FILE = "clusters/round-000000.npz"

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
+from elsa.record.behaviour import Clustering
 from elsa.record.events import DeviceJudged, DevicePlaced
-from elsa.record.reading import Clustering
 from elsa.report.grids import LEVELS, Dot, half_width, heat, plane
 from elsa.report.history import LAST, History
 from elsa.report.numbers import NOTHING, clean, fixed, number
