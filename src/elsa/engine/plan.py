@@ -136,6 +136,9 @@ def plan_of(federation: Federation, planner: Planner) -> Plan:
     rows: list[DevicePlan] = []
     edges: list[EdgePlan] = []
     for edge, names in federation.cloud.assignment.items():
+        if not names:
+            edges.append(EdgePlan(edge, devices=0, flops=0, up=0, down=0, busy=0.0, seconds=0.0))
+            continue
         chosen = planner.choose(names)
         traces = [_edge_rounds(planner, name, chosen[name]) for name in chosen]
         lane = [leg.seconds for it in traces for own in it for leg in own if leg.place == "edge"]

@@ -137,7 +137,9 @@ class Planner:
         raise SplitError("\n  ".join(lines))
 
     def choose(self, devices: Sequence[str]) -> dict[str, Price]:
-        """A split for each of an edge's devices that can take part."""
+        """A split for each of an edge's devices that can take part; none of an edge without any."""
+        if not devices:
+            return {}
         prices = {
             name: {it.split: it for it in own if it.memory.total <= self.memories[name]}
             for name in devices

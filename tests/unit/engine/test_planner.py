@@ -24,6 +24,14 @@ Plan = Callable[..., Planner]
 QUANTIZED = tuple(f"wire.{hop}=rotate+quantize:4" for hop in ("h1", "h2", "g2", "g1"))
 SLOW = ("network.edge_gflops=0.005", "network.device_gflops=0.01", "split.mode=fitted")
 
+EMPTY = (
+    "cluster.strategy=latency",
+    "cluster.capacity=3",
+    "network.latency_spread=2.0",
+    "federation.edges=3",
+)
+"""Of three edges one at least is nearest to none of three devices."""
+
 
 @pytest.fixture
 def planner(make: Any, sources: Any) -> Plan:
@@ -52,6 +60,8 @@ def planner(make: Any, sources: Any) -> Plan:
         ("split.layout=two-part", "federation.trunk=shared", "network.edge_gflops=0.005"),
         ("federation.trunk=sequential", "network.device_gflops=0.01"),
         ("split.layout=whole", "federation.pooled=true", "federation.edges=1"),
+        EMPTY,
+        (*EMPTY, *SLOW),
     ],
     ids=str,
 )
@@ -64,6 +74,7 @@ def test_a_round_takes_the_bytes_and_seconds_of_its_plan(
     federation = build_federation(config, sources)
     planner = Planner(federation, sources, config)
     plan = plan_of(federation, planner)
+    assert any(not it.devices for it in plan.edges) == (EMPTY[0] in overrides)
     planner.replan(0)
     simulation = Simulation(federation)
     simulation.train_round()
