@@ -13,14 +13,14 @@ from federated import RATE
 
 Kind = Literal["split", "lora", "full"]
 
-_SMALL = ("model.max_tokens=32", "train.batch_size=8", "federation.rounds=2")
-"""With one round of any of them all arms answer with the commonest label."""
+_SMALL = ("train.batch_size=8", "federation.rounds=2")
+"""With one round all arms answer with the commonest label."""
 DATASETS: dict[str, tuple[str, ...]] = {
     "trec": ("data.path=trec", "federation.rounds=10"),
     "r8": ("data.path=r8", "model.max_tokens=64", "federation.rounds=5"),
     "trec-short": ("data.path=trec", "federation.rounds=4"),
-    "r8-short": ("data.path=r8", "data.limit=3000", *_SMALL),
-    "sms-short": ("data.path=sms", "data.limit=3000", *_SMALL),
+    "r8-short": ("data.path=r8", "data.limit=3000", "model.max_tokens=24", *_SMALL),
+    "sms-short": ("data.path=sms", "data.limit=3000", "model.max_tokens=32", *_SMALL),
 }
 """What each data set changes in the quick start: whole runs, and short ones for the many arms."""
 
