@@ -17,7 +17,10 @@ Seeds = Mapping[int, Mapping[str, Any]]
 
 
 def write_tables(out: Path, extra: Sequence[str] = ()) -> None:
-    """Write wire.json, README.md and a plot a data set from the cells that are there."""
+    """Write wire.json, README.md and a plot a data set from the cells that are there.
+
+    README.md ends with discussion.txt, where there is one.
+    """
     cells = {
         (dataset, arm): _read(out / "cells" / dataset / arm.slug)
         for dataset in DATASETS
@@ -44,6 +47,9 @@ def write_tables(out: Path, extra: Sequence[str] = ()) -> None:
             pages.append(_page(dataset, own, plot=bool(done)))
         if done:
             _plot(out / f"{dataset}.svg", dataset, done)
+    discussion = out / "discussion.txt"
+    if discussion.is_file():
+        pages.append(discussion.read_text("utf-8"))
     (out / "README.md").write_text("\n".join(pages), encoding="utf-8")
 
 
