@@ -6,18 +6,24 @@ doing. Two things are compared, both made of what a device submitted, neither by
 - *its step*: the change of LoRA's B, as a sign sketch (Charikar et al. 2002, doi
   10.1007/3-540-45465-9_59, one bit a bucket) and its norm. It shows a sign flip, noise, a free
   rider, a scaled update. (A starts at numbers that all share, and so does noise in place of it.)
-- *its predictions*: how far each public probe's scores moved, without the mean over probes, which
-  is the device's share of labels. It shows permuted labels, which move scores the wrong way.
+- *its predictions*: what its head makes of the public probes that the old head did not, on the
+  states that all started from, without the mean over probes, which is the device's share of labels.
+  It shows permuted labels, which move scores the wrong way, already while the head is fresh: then
+  the states still move by the head's random numbers, and say nothing.
 
 With u a device's directions and c the coordinate-wise median of those of the others, its agreement
 is a = sum_j <u_j, c_j> / sum_j |c_j|, so a probe counts by how sure the consensus is (ELSA, arXiv
-2601.13824, takes prediction consistency with a consensus). Over the median a of all devices,
+2601.13824, takes prediction consistency with a consensus). With s and p a device's agreements of
+steps and predictions, each over its median among those that have a say,
 
-    score = step - max(0, 1 - 2 prediction) min(1, voice / VOICE)^2
+    score = 1 - says max(0, 1 - 2 p) - max(0, 1 - 2 s - 2 says max(0, p))
 
-where voice is the part of the moves that is not common to all probes: a device of one rare class
-moves all probes alike, and what little it says of their differences is no ground for distrust. The
-consensus is taken again, `PASSES` times in all, over those whose score was at least half the usual.
+so predictions that go against the usual convict whatever the step. Predictions that agree excuse a
+step that agrees with nobody, as honest ones do while a head is fresh, but not one that goes back.
+says is a ramp, `VOICE`, of the voice: the part of how the scores moved, states and all, that is not
+common to all probes. A device of one rare class moves all probes alike, and what little it says of
+their differences is no ground for distrust. The consensus is taken `PASSES` times in all, at first
+over all devices, then over those whose score was at least `SAY`.
 
 Shapes: N devices, Q probes, C classes, Z buckets of a sketch.
 """
@@ -38,9 +44,11 @@ BUCKETS = 4096
 """Z: what noise agrees with anything by is about 1 / sqrt(Z)."""
 SCORE = (0.0, 0.4)
 """Score at which trust begins, and from which it is whole; honest devices have about 1."""
-VOICE = 0.3
-"""Voice from which predictions count in full."""
-PASSES = 3
+SAY = 0.9
+"""Score from which a device has a say in the consensus."""
+VOICE = (0.1, 0.15)
+"""Voice at which predictions begin to count, and from which they count in full."""
+PASSES = 4
 """Times that the consensus is taken."""
 SIZE = (3.0, 6.0)
 """Norm of a step over the median up to which trust is whole, and at which it ends."""
@@ -59,6 +67,19 @@ class TrustRules:
 
     memory: float
     least: float
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What a device says of the probes.
+
+    Attributes:
+        moved: how far its head moved each probe's scores [Q, C]; C is 0 without classes.
+        voice: what `voice` makes of how they moved, states and all.
+    """
+
+    moved: Tensor
+    voice: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,33 +136,37 @@ def unpacked_step(data: bytes) -> tuple[float, Tensor]:
     return norm, (2 * bits - 1) / math.sqrt(BUCKETS) * (norm > 0)
 
 
-def packed_answers(moved: Tensor) -> bytes:
-    """How far scores moved [Q, C]: one float32, the unit, and numbers of 8 bits.
+def packed_answers(answers: Answers) -> bytes:
+    """Two float32, the unit and the voice, and numbers of 8 bits [Q, C].
 
     Raises:
         BehaviourError: a value is not finite.
     """
-    if not bool(torch.isfinite(moved).all()):
+    moved, told = answers.moved, answers.voice
+    if not (bool(torch.isfinite(moved).all()) and math.isfinite(told)):
         raise BehaviourError("its answers to the probes hold NaN or infinity; its model diverged")
     unit = min(max(float(moved.abs().max()) / _LEVELS, _TINY), 1e30) if moved.numel() else _TINY
     numbers = (moved.double() / unit).round().clamp(-_LEVELS, _LEVELS)
-    head: bytes = np.float32(unit).astype("<f4").tobytes()
+    head: bytes = np.array([unit, told], "<f4").tobytes()
     return head + numbers.to(torch.int8).numpy().tobytes()
 
 
-def unpacked_answers(data: bytes, probes: int) -> Tensor:
-    """What `packed_answers` wrote [Q, C]; C follows from the length, and may be 0.
+def unpacked_answers(data: bytes, probes: int) -> Answers:
+    """What `packed_answers` wrote; C follows from the length, and may be 0.
 
     Raises:
-        BehaviourError: it is of a length that no C has, or its unit is not above 0 and finite.
+        BehaviourError: it is of a length that no C has, its unit is not above 0 and finite, or its
+            voice is not from 0 to 1.
     """
-    if len(data) < 4 or (len(data) - 4) % probes:
+    if len(data) < 8 or (len(data) - 8) % probes:
         raise BehaviourError(f"answers of {len(data)} bytes, which fit no {probes} probes")
-    unit = float(np.frombuffer(data[:4], "<f4")[0])
+    unit, told = (float(it) for it in np.frombuffer(data[:8], "<f4"))
     if not 0 < unit < math.inf:
         raise BehaviourError(f"answers in units of {unit}")
-    numbers = np.frombuffer(data[4:], np.int8).reshape(probes, -1)
-    return torch.from_numpy(numbers.astype(np.float32)) * unit
+    if not 0 <= told <= 1:
+        raise BehaviourError(f"answers with a voice of {told}")
+    numbers = np.frombuffer(data[8:], np.int8).reshape(probes, -1)
+    return Answers(torch.from_numpy(numbers.astype(np.float32)) * unit, told)
 
 
 def agreements(directions: Tensor, kept: Tensor) -> Tensor:
@@ -161,41 +186,50 @@ def agreements(directions: Tensor, kept: Tensor) -> Tensor:
     return found
 
 
-def differences(moved: Tensor) -> tuple[Tensor, Tensor]:
+def differences(moved: Tensor) -> Tensor:
     """What moves [N, Q, C] of scores say of the differences between probes.
 
     Returns:
-        Directions [N, Q, C], without what all classes or all probes share; and the voice [N], their
-        part of the norm.
+        Directions [N, Q, C] of length 1, without what all classes or all probes share.
     """
-    told = moved - moved.mean(2, keepdim=True)
-    apart = told - told.mean(1, keepdim=True)
-    norms = [torch.linalg.vector_norm(it, dim=(1, 2)) for it in (apart, told)]
-    directions = apart / torch.linalg.vector_norm(apart, dim=2, keepdim=True).clamp(min=_TINY)
-    return directions, norms[0] / norms[1].clamp(min=_TINY)
+    apart = _told(moved)
+    apart = apart - apart.mean(1, keepdim=True)
+    return apart / torch.linalg.vector_norm(apart, dim=2, keepdim=True).clamp(min=_TINY)
+
+
+def voice(moved: Tensor) -> float:
+    """The part of the norm of moves [Q, C] that is not common to all probes; NaN of what is not.
+
+    0 where nothing moved.
+    """
+    told = _told(moved[None])[0]
+    apart = torch.linalg.vector_norm(told - told.mean(0))
+    return float((apart / torch.linalg.vector_norm(told).clamp(min=_TINY)).clamp(max=1))
 
 
 def judge(
-    steps: Sequence[tuple[float, Tensor]], answers: Sequence[Tensor], tasks: Sequence[str]
+    steps: Sequence[tuple[float, Tensor]], answers: Sequence[Answers], tasks: Sequence[str]
 ) -> Judged:
     """Judge the devices of an edge round; fewer than three of a task cannot be judged.
 
     Args:
         steps: of each device, as `unpacked_step` gives it.
-        answers: of each device [Q, C], C that of its task, or 0 for a task without classes.
+        answers: of each device, C that of its task.
         tasks: of each device; devices are compared with those of the same task and C.
     """
     count = len(steps)
     step, prediction = torch.zeros(count), torch.zeros(count)
     trust, reasons = torch.ones(count), dict[int, str]()
-    kinds = [(task, it.shape[1]) for task, it in zip(tasks, answers, strict=True)]
+    kinds = [(task, it.moved.shape[1]) for task, it in zip(tasks, answers, strict=True)]
     for task, width in sorted(set(kinds)):
         members = [device for device, kind in enumerate(kinds) if kind == (task, width)]
         if len(members) < 3:
             continue
         directions = torch.stack([steps[device][1] for device in members])[:, None]
-        told, voice = differences(torch.stack([answers[device] for device in members]))
-        agreed, moved, shares, kept = _scored(directions, told, voice, speaks=width > 1)
+        told = differences(torch.stack([answers[device].moved for device in members]))
+        says = torch.tensor([answers[device].voice for device in members])
+        says = _ramp(says, *VOICE) * (width > 1)
+        agreed, moved, shares, kept = _scored(directions, told, says)
         times = _over(torch.tensor([steps[device][0] for device in members]), kept)
         now = torch.minimum(_ramp(shares[2], *SCORE), 1 - _ramp(times, *SIZE))
         for place, device in enumerate(members):
@@ -211,27 +245,29 @@ def judge(
 
 
 def _scored(
-    directions: Tensor, told: Tensor, voice: Tensor, *, speaks: bool
+    directions: Tensor, told: Tensor, says: Tensor
 ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor], Tensor]:
-    """Agreements of steps and predictions; both, and the score, over what is usual; who has a say.
+    """Agreements of steps and predictions; both over what is usual, and the score; who has a say.
 
-    `speaks` is whether there are classes to predict.
+    `says` [N] is how much predictions count.
     """
     kept = torch.ones(len(directions), dtype=torch.bool)
     for _ in range(PASSES):
-        agreed, moved = agreements(directions, kept), torch.zeros(len(directions))
-        step = score = _over(agreed, kept)
-        prediction = torch.ones(len(directions))
-        if speaks:
-            moved = agreements(told, kept)
-            prediction = _over(moved, kept)
-            doubt = (1 - 2 * prediction).clamp(min=0) * (voice / VOICE).clamp(max=1).square()
-            score = step - doubt
-        able = score >= 0.5
+        agreed, moved = agreements(directions, kept), agreements(told, kept)
+        step, prediction = _over(agreed, kept), _over(moved, kept)
+        score = scores(step, prediction, says)
+        able = score >= SAY
         if int(able.sum()) < 3:
             break
         kept = able
     return agreed, moved, (step, prediction, score), kept
+
+
+def scores(step: Tensor, prediction: Tensor, says: Tensor) -> Tensor:
+    """The score [N] of agreements over what is usual [N], as the module has it."""
+    for_step = 2 * says * prediction.clamp(min=0)
+    against = says * (1 - 2 * prediction).clamp(min=0)
+    return 1 - against - (1 - 2 * step - for_step).clamp(min=0)
 
 
 def remembered(before: float, now: float, rules: TrustRules) -> float:
@@ -245,6 +281,10 @@ def weight(trust: float, now: float, rules: TrustRules) -> float:
     Half of `least` in one edge round is so low that nobody waits for the memory to fade.
     """
     return trust if trust >= rules.least and now >= rules.least / 2 else 0.0
+
+
+def _told(moved: Tensor) -> Tensor:
+    return moved - moved.mean(2, keepdim=True)
 
 
 def _over(values: Tensor, kept: Tensor) -> Tensor:

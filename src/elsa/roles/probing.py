@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from elsa.core.split import Split
-from elsa.core.trust import packed_answers, packed_step
+from elsa.core.trust import Answers, packed_answers, packed_step, voice
+from elsa.model.adapters import block_of
 from elsa.wire.watching import DeviceBehaviour
 
 
@@ -80,5 +81,14 @@ class Changes:
         first, seen = self._first[head, split], look(head, split, after)
         step = {name: value for name, value in after.items() if ".lora_B." in name}
         print_ = write(first.states, seen.states) if whole else b""
-        answers = packed_answers(seen.scores - first.scores)
+        told = voice(seen.scores - first.scores)
+        answers = packed_answers(Answers(self._by_head(head, split, after), told))
         return DeviceBehaviour(device, head, print_, packed_step(self._before, step), answers)
+
+    def _by_head(self, head: str, split: Split, after: Mapping[str, Tensor]) -> Tensor:
+        """How far the head in `after` moves scores [Q, C] on the states that all started from."""
+        first = self._first[head, split].scores
+        if not first.shape[1]:
+            return first
+        heads = {name: value for name, value in after.items() if block_of(name) is None}
+        return self._probing.look(head, split, {**self._before, **heads}).scores - first

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from elsa.core.trust import (
     BUCKETS,
+    Answers,
     Judged,
     TrustRules,
     agreements,
@@ -18,8 +19,10 @@ from elsa.core.trust import (
     packed_answers,
     packed_step,
     remembered,
+    scores,
     unpacked_answers,
     unpacked_step,
+    voice,
     weight,
 )
 from elsa.errors import BehaviourError
@@ -38,10 +41,13 @@ def honest(count: int, seed: int) -> tuple[list[Tensor], list[Tensor]]:
     return steps, [scores + draw(seed + 500 + n, PROBES, CLASSES) for n in range(count)]
 
 
-def judged(steps: list[Tensor], answers: list[Tensor]) -> Judged:
+def judged(
+    steps: list[Tensor], answers: list[Tensor], voices: list[float] | None = None
+) -> Judged:
     zero = {"b": torch.zeros(SIZE)}
     sent = [unpacked_step(packed_step(zero, {"b": step})) for step in steps]
-    told = [unpacked_answers(packed_answers(it), len(it)) for it in answers]
+    heard = zip(answers, voices or map(voice, answers), strict=True)
+    told = [unpacked_answers(packed_answers(Answers(*it)), len(it[0])) for it in heard]
     return judge(sent, told, [""] * len(steps))
 
 
@@ -84,9 +90,51 @@ def test_a_device_of_one_rare_class_may_move_all_probes_its_own_way() -> None:
     steps, answers = honest(8, 5)
     own = torch.tensor([8.0, -8.0, 0.0, 0.0]).expand(PROBES, CLASSES)
     answers[2] = own - 0.3 * answers[0]
-    found = judged(steps, answers)
+    whole = 10 * own - 0.3 * answers[0]  # states move too, and alike
+    voices = [voice(whole if n == 2 else it) for n, it in enumerate(answers)]
+    found = judged(steps, answers, voices)
     assert float(found.prediction[2]) < 0
     assert float(found.trust[2]) == 1.0
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 3])
+def test_while_steps_agree_with_nobody_predictions_alone_convict(seed: int) -> None:
+    _, answers = honest(10, seed)
+    steps = [draw(1000 * seed + n, SIZE) for n in range(10)]
+    assert torch.equal(judged(steps, answers).trust, torch.ones(10))
+    for bad in (0, 5, 9):
+        answers[bad] = answers[bad].roll(1, 1)
+    found = judged(steps, answers).trust
+    assert {n for n in range(10) if float(found[n]) < 0.5} == {0, 5, 9}
+
+
+def test_whose_steps_go_back_is_cut_although_its_predictions_agree() -> None:
+    steps, answers = honest(10, 7)
+    steps[4] = -steps[4]
+    found = judged(steps, answers).trust
+    assert [n for n in range(10) if float(found[n]) < 0.5] == [4]
+
+
+SHARE = st.floats(-3, 3)
+
+
+@given(step=SHARE, prediction=SHARE, says=st.floats(0, 1), more=st.floats(0, 3))
+def test_more_agreement_is_never_held_against_anybody(
+    step: float, prediction: float, says: float, more: float
+) -> None:
+    def score(step: float, prediction: float, says: float = says) -> float:
+        return float(scores(*(torch.tensor([it]).double() for it in (step, prediction, says))))
+
+    here = score(step, prediction)
+    assert here <= score(step + more, prediction) + 1e-9
+    assert here <= score(step, prediction + more) + 1e-9
+    assert here <= 1
+    assert here == 1 or min(step, prediction) < 0.5
+    assert score(step, prediction, 0.0) == pytest.approx(1 - max(0.0, 1 - 2 * step))
+    if prediction <= 0:
+        assert score(step, prediction, 1.0) <= 1e-9
+    if step <= -0.5:
+        assert score(step, min(prediction, 1.0), 1.0) <= 1 - 2 * -step + 1 + 1e-9
 
 
 def test_tasks_are_judged_apart() -> None:
@@ -124,11 +172,13 @@ def test_agreement_by_hand() -> None:
 
 def test_what_all_probes_or_classes_share_is_no_difference() -> None:
     moved = draw(0, 3, PROBES, CLASSES)
-    directions, voice = differences(moved)
+    directions = differences(moved)
     shifted = moved + draw(1, 3, 1, CLASSES) + draw(2, 3, PROBES, 1)
-    torch.testing.assert_close(differences(shifted)[0], directions, atol=1e-4, rtol=1e-4)
-    assert float(voice.max()) <= 1.0
-    assert float(differences(shifted * 0 + draw(1, 3, 1, CLASSES))[1].max()) < 1e-5
+    torch.testing.assert_close(differences(shifted), directions, atol=1e-4, rtol=1e-4)
+    assert voice(moved[0] - moved[0].mean(0)) == pytest.approx(1.0)
+    assert voice(moved[0].mean(0).expand(PROBES, CLASSES)) < 1e-5
+    assert voice(torch.zeros(PROBES, CLASSES)) == 0
+    assert voice(torch.zeros(PROBES, 0)) == 0
 
 
 @given(seed=st.integers(0, 1000), scale=st.sampled_from([1e-3, 1.0, 1e3]))
@@ -168,19 +218,22 @@ def test_a_step_is_what_changed_and_nothing_changed_is_no_direction() -> None:
 @settings(max_examples=20, deadline=None)
 def test_answers_keep_to_half_a_unit(seed: int, scale: float) -> None:
     moved = scale * draw(seed, PROBES, CLASSES)
-    again = unpacked_answers(packed_answers(moved), PROBES)
-    assert float((again - moved).abs().max()) <= float(moved.abs().max()) / 127 * 0.51
+    again = unpacked_answers(packed_answers(Answers(moved, 0.25)), PROBES)
+    assert float((again.moved - moved).abs().max()) <= float(moved.abs().max()) / 127 * 0.51
+    assert again.voice == 0.25
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_what_is_not_finite_is_told(bad: float) -> None:
     with pytest.raises(BehaviourError, match="NaN"):
-        packed_answers(torch.full((PROBES, CLASSES), bad))
+        packed_answers(Answers(torch.full((PROBES, CLASSES), bad), 0.5))
+    with pytest.raises(BehaviourError, match="NaN"):
+        packed_answers(Answers(torch.zeros(PROBES, CLASSES), voice(torch.full((2, 2), bad))))
     with pytest.raises(BehaviourError, match="NaN"):
         packed_step({"b": torch.zeros(3)}, {"b": torch.full((3,), bad)})
 
 
-@pytest.mark.parametrize("data", [b"", b"\0" * 5, b"\0" * (4 + PROBES), b"\0\0\x80\x7f"])
+@pytest.mark.parametrize("data", [b"", b"\0" * 9, b"\0" * (8 + PROBES), b"\0\0\x80\x3f\0\0\0\x40"])
 def test_bytes_that_are_no_behaviour_are_refused(data: bytes) -> None:
     with pytest.raises(BehaviourError, match="answers"):
         unpacked_answers(data, PROBES)

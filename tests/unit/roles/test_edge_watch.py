@@ -11,6 +11,7 @@ from torch import Tensor
 from elsa.core.moves import move, packed_move, shared_axes, unpacked_moves
 from elsa.core.trust import unpacked_answers, unpacked_step
 from elsa.errors import AdapterError, ProtocolError
+from elsa.model.adapters import block_of
 from elsa.roles.edge import Edge
 from elsa.roles.probing import Probing, Seen
 from elsa.roles.trunk import PerDeviceTrunk, SharedTrunk
@@ -61,8 +62,9 @@ def test_each_device_is_seen_with_what_it_submitted_and_its_own_trunk(world: Wor
     edge, seen = opened(world, fingerprints=True)
     told = trained(world, edge)
     assert [it.device for it in told.behaviours] == ["d0", "d1"]
-    before, *submitted = seen  # what all started from is looked at once
-    assert len(submitted) == 2
+    before, *others = seen  # what all started from is looked at once
+    submitted, by_head = others[::2], others[1::2]
+    assert len(submitted) == len(by_head) == 2
     assert before.keys() == world.adapters.keys()
     assert all(torch.equal(before[name], value) for name, value in world.adapters.items())
     for number, whole in enumerate(submitted):
@@ -71,8 +73,12 @@ def test_each_device_is_seen_with_what_it_submitted_and_its_own_trunk(world: Wor
         trunk = whole.keys() - own.keys()
         assert trunk
         assert any(not torch.equal(whole[name], world.adapters[name]) for name in trunk)
+    for whole, headed in zip(submitted, by_head, strict=True):
+        assert any(block_of(name) is None for name in headed)
+        for name, value in headed.items():
+            assert torch.equal(value, (whole if block_of(name) is None else before)[name])
     for row in told.behaviours:
-        moved = unpacked_answers(row.answers, PROBES)
+        moved = unpacked_answers(row.answers, PROBES).moved
         assert moved.shape == (PROBES, 2)
         assert float(moved.abs().min()) > 0
         assert unpacked_step(row.step)[0] > 0
