@@ -14,7 +14,8 @@ doing. Two things are compared, both made of what a device submitted, neither by
 With u a device's directions and c the coordinate-wise median of those of the others, its agreement
 is a = sum_j <u_j, c_j> / sum_j |c_j|, so a probe counts by how sure the consensus is (ELSA, arXiv
 2601.13824, takes prediction consistency with a consensus). With s and p a device's agreements of
-steps and predictions, each over its median among those that have a say,
+steps and predictions, each over its median among those that have a say (ones where that is at most
+`LEAST`: where nobody agrees with anybody, nobody is told apart),
 
     score = 1 - says max(0, 1 - 2 p) - max(0, 1 - 2 s - 2 says max(0, p))
 
@@ -42,6 +43,8 @@ from elsa.errors import BehaviourError
 
 BUCKETS = 4096
 """Z: what noise agrees with anything by is about 1 / sqrt(Z)."""
+LEAST = 0.1
+"""Usual agreement up to which nobody is judged by it; 6 / sqrt(Z), so hardly by chance."""
 SCORE = (0.0, 0.4)
 """Score at which trust begins, and from which it is whole; honest devices have about 1."""
 SAY = 0.9
@@ -172,13 +175,13 @@ def unpacked_answers(data: bytes, probes: int) -> Answers:
 def agreements(directions: Tensor, kept: Tensor) -> Tensor:
     """a [N] of directions [N, J, m], each against the median of the others that are kept.
 
-    `kept` [N] is true for those that have a say; 0 where nobody else has.
+    `kept` [N] is true for those that have a say; 0 where nobody else has, and of nothing to say.
     """
     found = torch.zeros(len(directions))
     for number in range(len(directions)):
         others = kept.clone()
         others[number] = False
-        if bool(others.any()):
+        if directions.numel() and bool(others.any()):
             consensus = directions[others].quantile(0.5, dim=0)
             sure = torch.linalg.vector_norm(consensus, dim=-1).sum()
             if float(sure) > 0:
@@ -230,7 +233,7 @@ def judge(
         says = torch.tensor([answers[device].voice for device in members])
         says = _ramp(says, *VOICE) * (width > 1)
         agreed, moved, shares, kept = _scored(directions, told, says)
-        times = _over(torch.tensor([steps[device][0] for device in members]), kept)
+        times = _over(torch.tensor([steps[device][0] for device in members]), kept, 0.0)
         now = torch.minimum(_ramp(shares[2], *SCORE), 1 - _ramp(times, *SIZE))
         for place, device in enumerate(members):
             step[device], prediction[device] = agreed[place], moved[place]
@@ -254,7 +257,7 @@ def _scored(
     kept = torch.ones(len(directions), dtype=torch.bool)
     for _ in range(PASSES):
         agreed, moved = agreements(directions, kept), agreements(told, kept)
-        step, prediction = _over(agreed, kept), _over(moved, kept)
+        step, prediction = _over(agreed, kept, LEAST), _over(moved, kept, LEAST)
         score = scores(step, prediction, says)
         able = score >= SAY
         if int(able.sum()) < 3:
@@ -287,10 +290,10 @@ def _told(moved: Tensor) -> Tensor:
     return moved - moved.mean(2, keepdim=True)
 
 
-def _over(values: Tensor, kept: Tensor) -> Tensor:
-    """In units of the median of those kept; ones where that is not above 0: nobody is judged."""
+def _over(values: Tensor, kept: Tensor, least: float) -> Tensor:
+    """In units of the median of those kept; ones where that is at most `least`: none is judged."""
     usual = values[kept].quantile(0.5)
-    return values / usual if float(usual) > 0 else torch.ones_like(values)
+    return values / usual if float(usual) > least else torch.ones_like(values)
 
 
 def _ramp(values: Tensor, low: float, high: float) -> Tensor:

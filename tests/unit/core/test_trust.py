@@ -41,9 +41,7 @@ def honest(count: int, seed: int) -> tuple[list[Tensor], list[Tensor]]:
     return steps, [scores + draw(seed + 500 + n, PROBES, CLASSES) for n in range(count)]
 
 
-def judged(
-    steps: list[Tensor], answers: list[Tensor], voices: list[float] | None = None
-) -> Judged:
+def judged(steps: list[Tensor], answers: list[Tensor], voices: list[float] | None = None) -> Judged:
     zero = {"b": torch.zeros(SIZE)}
     sent = [unpacked_step(packed_step(zero, {"b": step})) for step in steps]
     heard = zip(answers, voices or map(voice, answers), strict=True)
@@ -123,7 +121,8 @@ def test_more_agreement_is_never_held_against_anybody(
     step: float, prediction: float, says: float, more: float
 ) -> None:
     def score(step: float, prediction: float, says: float = says) -> float:
-        return float(scores(*(torch.tensor([it]).double() for it in (step, prediction, says))))
+        shares = (torch.tensor([it], dtype=torch.float64) for it in (step, prediction, says))
+        return float(scores(*shares))
 
     here = score(step, prediction)
     assert here <= score(step + more, prediction) + 1e-9
