@@ -258,7 +258,8 @@ def _scored(
     for _ in range(PASSES):
         agreed, moved = agreements(directions, kept), agreements(told, kept)
         step, prediction = _over(agreed, kept, LEAST), _over(moved, kept, LEAST)
-        score = scores(step, prediction, says)
+        # Predictions that nobody is judged by excuse nobody either.
+        score = scores(step, prediction, says * (moved[kept].quantile(0.5) > LEAST))
         able = score >= SAY
         if int(able.sum()) < 3:
             break

@@ -113,10 +113,19 @@ def test_whose_steps_go_back_is_cut_although_its_predictions_agree() -> None:
     assert [n for n in range(10) if float(found[n]) < 0.5] == [4]
 
 
+def test_predictions_that_agree_with_nobody_excuse_nobody() -> None:
+    steps, _ = honest(10, 8)
+    steps[2] = draw(99, SIZE)
+    answers = [draw(200 + n, PROBES, CLASSES) for n in range(10)]
+    found = judged(steps, answers).trust
+    assert [n for n in range(10) if float(found[n]) < 0.5] == [2]
+
+
 SHARE = st.floats(-3, 3)
 
 
 @given(step=SHARE, prediction=SHARE, says=st.floats(0, 1), more=st.floats(0, 3))
+@settings(deadline=None)
 def test_more_agreement_is_never_held_against_anybody(
     step: float, prediction: float, says: float, more: float
 ) -> None:
