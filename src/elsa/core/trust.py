@@ -197,7 +197,8 @@ def differences(moved: Tensor) -> Tensor:
     """
     apart = _told(moved)
     apart = apart - apart.mean(1, keepdim=True)
-    return apart / torch.linalg.vector_norm(apart, dim=2, keepdim=True).clamp(min=_TINY)
+    lengths: Tensor = torch.linalg.vector_norm(apart, dim=2, keepdim=True)
+    return apart / lengths.clamp(min=_TINY)
 
 
 def voice(moved: Tensor) -> float:
