@@ -17,14 +17,16 @@ is a = sum_j <u_j, c_j> / sum_j |c_j|, so a probe counts by how sure the consens
 steps and predictions, each over its median among those that have a say (ones where that is at most
 `LEAST`: where nobody agrees with anybody, nobody is told apart),
 
-    score = 1 - says max(0, 1 - 2 p) - max(0, 1 - 2 s - 2 says max(0, p))
+    score = 1 - says max(0, 1 - 2 p) - max(0, 1 - 2 s - 2 says max(0, p) - narrow)
 
 so predictions that go against the usual convict whatever the step. Predictions that agree excuse a
 step that agrees with nobody, as honest ones do while a head is fresh, but not one that goes back.
-says is a ramp, `VOICE`, of the voice: the part of how the scores moved, states and all, that is not
-common to all probes. A device of one rare class moves all probes alike, and what little it says of
-their differences is no ground for distrust. The consensus is taken `PASSES` times in all, at first
-over all devices, then over those whose score was at least `SAY`.
+A device of one class moves its head along one direction, so what it says of the differences
+between probes is no ground for distrust, and its step agrees with nobody: says is a ramp,
+`BREADTH`, of the second singular value of these differences over the first, and narrow is
+1 - says. Of two classes there is one direction for everybody: says is 1 and narrow 0. Without
+classes both are 0. The consensus is taken `PASSES` times in all, at first over all devices, then
+over those whose score was at least `SAY`.
 
 Shapes: N devices, Q probes, C classes, Z buckets of a sketch.
 """
@@ -49,8 +51,8 @@ SCORE = (0.0, 0.4)
 """Score at which trust begins, and from which it is whole; honest devices have about 1."""
 SAY = 0.9
 """Score from which a device has a say in the consensus."""
-VOICE = (0.1, 0.15)
-"""Voice at which predictions begin to count, and from which they count in full."""
+BREADTH = (0.15, 0.3)
+"""Breadth at which predictions begin to count, and from which they count in full."""
 PASSES = 4
 """Times that the consensus is taken."""
 SIZE = (3.0, 6.0)
@@ -70,19 +72,6 @@ class TrustRules:
 
     memory: float
     least: float
-
-
-@dataclass(frozen=True, eq=False)
-class Answers:
-    """What a device says of the probes.
-
-    Attributes:
-        moved: how far its head moved each probe's scores [Q, C]; C is 0 without classes.
-        voice: what `voice` makes of how they moved, states and all.
-    """
-
-    moved: Tensor
-    voice: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,37 +128,33 @@ def unpacked_step(data: bytes) -> tuple[float, Tensor]:
     return norm, (2 * bits - 1) / math.sqrt(BUCKETS) * (norm > 0)
 
 
-def packed_answers(answers: Answers) -> bytes:
-    """Two float32, the unit and the voice, and numbers of 8 bits [Q, C].
+def packed_answers(moved: Tensor) -> bytes:
+    """How far each probe's scores moved [Q, C]: a unit, float32, and numbers of 8 bits.
 
     Raises:
         BehaviourError: a value is not finite.
     """
-    moved, told = answers.moved, answers.voice
-    if not (bool(torch.isfinite(moved).all()) and math.isfinite(told)):
+    if not bool(torch.isfinite(moved).all()):
         raise BehaviourError("its answers to the probes hold NaN or infinity; its model diverged")
     unit = min(max(float(moved.abs().max()) / _LEVELS, _TINY), 1e30) if moved.numel() else _TINY
     numbers = (moved.double() / unit).round().clamp(-_LEVELS, _LEVELS)
-    head: bytes = np.array([unit, told], "<f4").tobytes()
+    head: bytes = np.float32(unit).astype("<f4").tobytes()
     return head + numbers.to(torch.int8).numpy().tobytes()
 
 
-def unpacked_answers(data: bytes, probes: int) -> Answers:
-    """What `packed_answers` wrote; C follows from the length, and may be 0.
+def unpacked_answers(data: bytes, probes: int) -> Tensor:
+    """The moves [Q, C] that `packed_answers` wrote; C follows from the length, and may be 0.
 
     Raises:
-        BehaviourError: it is of a length that no C has, its unit is not above 0 and finite, or its
-            voice is not from 0 to 1.
+        BehaviourError: it is of a length that no C has, or its unit is not above 0 and finite.
     """
-    if len(data) < 8 or (len(data) - 8) % probes:
+    if len(data) < 4 or (len(data) - 4) % probes:
         raise BehaviourError(f"answers of {len(data)} bytes, which fit no {probes} probes")
-    unit, told = (float(it) for it in np.frombuffer(data[:8], "<f4"))
+    unit = float(np.frombuffer(data[:4], "<f4")[0])
     if not 0 < unit < math.inf:
         raise BehaviourError(f"answers in units of {unit}")
-    if not 0 <= told <= 1:
-        raise BehaviourError(f"answers with a voice of {told}")
-    numbers = np.frombuffer(data[8:], np.int8).reshape(probes, -1)
-    return Answers(torch.from_numpy(numbers.astype(np.float32)) * unit, told)
+    numbers = np.frombuffer(data[4:], np.int8).reshape(probes, -1)
+    return torch.from_numpy(numbers.astype(np.float32)) * unit
 
 
 def agreements(directions: Tensor, kept: Tensor) -> Tensor:
@@ -195,45 +180,46 @@ def differences(moved: Tensor) -> Tensor:
     Returns:
         Directions [N, Q, C] of length 1, without what all classes or all probes share.
     """
-    apart = _told(moved)
-    apart = apart - apart.mean(1, keepdim=True)
+    apart = _apart(moved)
     lengths: Tensor = torch.linalg.vector_norm(apart, dim=2, keepdim=True)
     return apart / lengths.clamp(min=_TINY)
 
 
-def voice(moved: Tensor) -> float:
-    """The part of the norm of moves [Q, C] that is not common to all probes; NaN of what is not.
+def breadth(moved: Tensor) -> Tensor:
+    """Second singular value over the first of what moves [N, Q, C] say of differences, [N].
 
-    0 where nothing moved.
+    0 of a head that moved along one direction, 1 where nothing moved.
     """
-    told = _told(moved[None])[0]
-    apart = torch.linalg.vector_norm(told - told.mean(0))
-    return float((apart / torch.linalg.vector_norm(told).clamp(min=_TINY)).clamp(max=1))
+    sizes = torch.linalg.svdvals(_apart(moved))[:, :2]
+    first = sizes[:, 0].clamp(min=_TINY)
+    return torch.where(sizes[:, 0] > _TINY, sizes[:, -1] / first, torch.ones_like(first))
 
 
 def judge(
-    steps: Sequence[tuple[float, Tensor]], answers: Sequence[Answers], tasks: Sequence[str]
+    steps: Sequence[tuple[float, Tensor]], answers: Sequence[Tensor], tasks: Sequence[str]
 ) -> Judged:
     """Judge the devices of an edge round; fewer than three of a task cannot be judged.
 
     Args:
         steps: of each device, as `unpacked_step` gives it.
-        answers: of each device, C that of its task.
+        answers: moves [Q, C] of each device, C that of its task.
         tasks: of each device; devices are compared with those of the same task and C.
     """
     count = len(steps)
     step, prediction = torch.zeros(count), torch.zeros(count)
     trust, reasons = torch.ones(count), dict[int, str]()
-    kinds = [(task, it.moved.shape[1]) for task, it in zip(tasks, answers, strict=True)]
+    kinds = [(task, it.shape[1]) for task, it in zip(tasks, answers, strict=True)]
     for task, width in sorted(set(kinds)):
         members = [device for device, kind in enumerate(kinds) if kind == (task, width)]
         if len(members) < 3:
             continue
         directions = torch.stack([steps[device][1] for device in members])[:, None]
-        told = differences(torch.stack([answers[device].moved for device in members]))
-        says = torch.tensor([answers[device].voice for device in members])
-        says = _ramp(says, *VOICE) * (width > 1)
-        agreed, moved, shares, kept = _scored(directions, told, says)
+        told = torch.stack([answers[device] for device in members])
+        says = torch.full((len(members),), float(width == 2))
+        if width > 2:
+            says = _ramp(breadth(told), *BREADTH)
+        narrow = (1 - says) * (width > 2)
+        agreed, moved, shares, kept = _scored(directions, differences(told), says, narrow)
         times = _over(torch.tensor([steps[device][0] for device in members]), kept, 0.0)
         now = torch.minimum(_ramp(shares[2], *SCORE), 1 - _ramp(times, *SIZE))
         for place, device in enumerate(members):
@@ -249,18 +235,19 @@ def judge(
 
 
 def _scored(
-    directions: Tensor, told: Tensor, says: Tensor
+    directions: Tensor, told: Tensor, says: Tensor, narrow: Tensor
 ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor], Tensor]:
     """Agreements of steps and predictions; both over what is usual, and the score; who has a say.
 
-    `says` [N] is how much predictions count.
+    `says` [N] is how much predictions count, `narrow` [N] how much nothing is made of a step.
     """
     kept = torch.ones(len(directions), dtype=torch.bool)
     for _ in range(PASSES):
         agreed, moved = agreements(directions, kept), agreements(told, kept)
         step, prediction = _over(agreed, kept, LEAST), _over(moved, kept, LEAST)
         # Predictions that nobody is judged by excuse nobody either.
-        score = scores(step, prediction, says * (moved[kept].quantile(0.5) > LEAST))
+        counts = says * (moved[kept].quantile(0.5) > LEAST)
+        score = scores(step, prediction, counts, narrow)
         able = score >= SAY
         if int(able.sum()) < 3:
             break
@@ -268,9 +255,9 @@ def _scored(
     return agreed, moved, (step, prediction, score), kept
 
 
-def scores(step: Tensor, prediction: Tensor, says: Tensor) -> Tensor:
+def scores(step: Tensor, prediction: Tensor, says: Tensor, narrow: Tensor) -> Tensor:
     """The score [N] of agreements over what is usual [N], as the module has it."""
-    for_step = 2 * says * prediction.clamp(min=0)
+    for_step = 2 * says * prediction.clamp(min=0) + narrow
     against = says * (1 - 2 * prediction).clamp(min=0)
     return 1 - against - (1 - 2 * step - for_step).clamp(min=0)
 
@@ -288,8 +275,9 @@ def weight(trust: float, now: float, rules: TrustRules) -> float:
     return trust if trust >= rules.least and now >= rules.least / 2 else 0.0
 
 
-def _told(moved: Tensor) -> Tensor:
-    return moved - moved.mean(2, keepdim=True)
+def _apart(moved: Tensor) -> Tensor:
+    told = moved - moved.mean(2, keepdim=True)
+    return told - told.mean(1, keepdim=True)
 
 
 def _over(values: Tensor, kept: Tensor, least: float) -> Tensor:

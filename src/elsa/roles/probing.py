@@ -7,10 +7,12 @@ and cannot lie: what is seen is what would be averaged. Shapes: Q probes, D hidd
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from elsa.core.split import Split
-from elsa.core.trust import Answers, packed_answers, packed_step, voice
+from elsa.core.trust import packed_answers, packed_step
+from elsa.errors import BehaviourError
 from elsa.model.adapters import block_of
 from elsa.wire.watching import DeviceBehaviour
 
@@ -81,8 +83,11 @@ class Changes:
         first, seen = self._first[head, split], look(head, split, after)
         step = {name: value for name, value in after.items() if ".lora_B." in name}
         print_ = write(first.states, seen.states) if whole else b""
-        told = voice(seen.scores - first.scores)
-        answers = packed_answers(Answers(self._by_head(head, split, after), told))
+        if not bool(torch.isfinite(seen.scores).all()):
+            raise BehaviourError(
+                "its answers to the probes hold NaN or infinity; its model diverged"
+            )
+        answers = packed_answers(self._by_head(head, split, after))
         return DeviceBehaviour(device, head, print_, packed_step(self._before, step), answers)
 
     def _by_head(self, head: str, split: Split, after: Mapping[str, Tensor]) -> Tensor:

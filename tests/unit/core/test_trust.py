@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from elsa.core.trust import (
+    BREADTH,
     BUCKETS,
-    Answers,
     Judged,
     TrustRules,
     agreements,
+    breadth,
     differences,
     judge,
     packed_answers,
@@ -22,7 +23,6 @@ from elsa.core.trust import (
     scores,
     unpacked_answers,
     unpacked_step,
-    voice,
     weight,
 )
 from elsa.errors import BehaviourError
@@ -41,11 +41,10 @@ def honest(count: int, seed: int) -> tuple[list[Tensor], list[Tensor]]:
     return steps, [scores + draw(seed + 500 + n, PROBES, CLASSES) for n in range(count)]
 
 
-def judged(steps: list[Tensor], answers: list[Tensor], voices: list[float] | None = None) -> Judged:
+def judged(steps: list[Tensor], answers: list[Tensor]) -> Judged:
     zero = {"b": torch.zeros(SIZE)}
     sent = [unpacked_step(packed_step(zero, {"b": step})) for step in steps]
-    heard = zip(answers, voices or map(voice, answers), strict=True)
-    told = [unpacked_answers(packed_answers(Answers(*it)), len(it[0])) for it in heard]
+    told = [unpacked_answers(packed_answers(it), len(it)) for it in answers]
     return judge(sent, told, [""] * len(steps))
 
 
@@ -84,15 +83,38 @@ def test_all_honest_are_trusted_and_the_order_does_not_matter() -> None:
     torch.testing.assert_close(turned.step, found.step.flip(0))
 
 
-def test_a_device_of_one_rare_class_may_move_all_probes_its_own_way() -> None:
+@pytest.mark.parametrize("against", [0.0, 1.0])
+def test_a_device_of_one_class_may_go_its_own_way_but_not_back(against: float) -> None:
     steps, answers = honest(8, 5)
-    own = torch.tensor([8.0, -8.0, 0.0, 0.0]).expand(PROBES, CLASSES)
-    answers[2] = own - 0.3 * answers[0]
-    whole = 10 * own - 0.3 * answers[0]  # states move too, and alike
-    voices = [voice(whole if n == 2 else it) for n, it in enumerate(answers)]
-    found = judged(steps, answers, voices)
+    steps[2] = draw(99, SIZE) - against * sum(steps[3:], torch.zeros(SIZE))
+    way = torch.tensor([0.8, -0.4, -0.2, -0.2])
+    answers[2] = -answers[0][:, :1] * way + 2 * way  # one direction, and against the others
+    found = judged(steps, answers)
     assert float(found.prediction[2]) < 0
-    assert float(found.trust[2]) == 1.0
+    assert float(found.trust[2]) == (0.0 if against else 1.0)
+
+
+def test_who_does_nothing_is_of_no_class() -> None:
+    steps, answers = honest(8, 6)
+    steps[2], answers[2] = draw(98, SIZE), torch.zeros(PROBES, CLASSES)
+    assert float(judged(steps, answers).trust[2]) == 0.0
+
+
+@given(seed=st.integers(0, 1000))
+@settings(max_examples=20, deadline=None)
+def test_who_answers_at_random_is_of_no_class(seed: int) -> None:
+    assert float(breadth(draw(seed, 1, PROBES, CLASSES))) > BREADTH[1]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_of_two_classes_predictions_count_for_everybody(seed: int) -> None:
+    steps, _ = honest(10, seed)
+    common = draw(seed, PROBES, 2)
+    answers = [common + 0.5 * draw(20 + n, PROBES, 2) for n in range(10)]
+    assert torch.equal(judged(steps, answers).trust, torch.ones(10))
+    answers[3] = -answers[3]
+    found = judged(steps, answers).trust
+    assert [n for n in range(10) if float(found[n]) < 0.5] == [3]
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2, 3])
@@ -129,16 +151,19 @@ SHARE = st.floats(-3, 3)
 def test_more_agreement_is_never_held_against_anybody(
     step: float, prediction: float, says: float, more: float
 ) -> None:
-    def score(step: float, prediction: float, says: float = says) -> float:
-        shares = (torch.tensor([it], dtype=torch.float64) for it in (step, prediction, says))
-        return float(scores(*shares))
+    def score(
+        step: float, prediction: float, says: float = says, narrow: float | None = None
+    ) -> float:
+        values = (step, prediction, says, 1 - says if narrow is None else narrow)
+        return float(scores(*(torch.tensor([it], dtype=torch.float64) for it in values)))
 
     here = score(step, prediction)
     assert here <= score(step + more, prediction) + 1e-9
     assert here <= score(step, prediction + more) + 1e-9
     assert here <= 1
     assert here == 1 or min(step, prediction) < 0.5
-    assert score(step, prediction, 0.0) == pytest.approx(1 - max(0.0, 1 - 2 * step))
+    assert score(step, prediction, 0.0, 0.0) == pytest.approx(1 - max(0.0, 1 - 2 * step))
+    assert score(step, prediction, 0.0, 1.0) == pytest.approx(1 - max(0.0, -2 * step))
     if prediction <= 0:
         assert score(step, prediction, 1.0) <= 1e-9
     if step <= -0.5:
@@ -183,10 +208,28 @@ def test_what_all_probes_or_classes_share_is_no_difference() -> None:
     directions = differences(moved)
     shifted = moved + draw(1, 3, 1, CLASSES) + draw(2, 3, PROBES, 1)
     torch.testing.assert_close(differences(shifted), directions, atol=1e-4, rtol=1e-4)
-    assert voice(moved[0] - moved[0].mean(0)) == pytest.approx(1.0)
-    assert voice(moved[0].mean(0).expand(PROBES, CLASSES)) < 1e-5
-    assert voice(torch.zeros(PROBES, CLASSES)) == 0
-    assert voice(torch.zeros(PROBES, 0)) == 0
+    torch.testing.assert_close(breadth(shifted), breadth(moved), atol=1e-4, rtol=1e-4)
+
+
+def test_breadth_is_none_of_one_direction_and_all_of_none_or_two_alike() -> None:
+    probes, way = draw(0, PROBES), torch.tensor([1.0, -1.0, 0.0, 0.0])
+    other = torch.tensor([0.0, 0.0, 1.0, -1.0])
+    centred = probes - probes.mean()
+    square = draw(1, PROBES) - draw(1, PROBES).mean()
+    square -= centred * (square @ centred) / (centred @ centred)
+    square *= centred.norm() / square.norm()
+    moved = torch.stack(
+        [
+            torch.outer(probes, way) + 3.0,
+            torch.outer(centred, way) + torch.outer(square, other),
+            torch.outer(centred, way) + 0.25 * torch.outer(square, other),
+            torch.zeros(PROBES, CLASSES),
+        ]
+    )
+    expected = torch.tensor([0.0, 1.0, 0.25, 1.0])
+    torch.testing.assert_close(breadth(moved), expected, atol=1e-5, rtol=1e-5)
+    sent = torch.stack([unpacked_answers(packed_answers(it), PROBES) for it in moved])
+    torch.testing.assert_close(breadth(sent), expected, atol=0.02, rtol=0)
 
 
 @given(seed=st.integers(0, 1000), scale=st.sampled_from([1e-3, 1.0, 1e3]))
@@ -226,22 +269,19 @@ def test_a_step_is_what_changed_and_nothing_changed_is_no_direction() -> None:
 @settings(max_examples=20, deadline=None)
 def test_answers_keep_to_half_a_unit(seed: int, scale: float) -> None:
     moved = scale * draw(seed, PROBES, CLASSES)
-    again = unpacked_answers(packed_answers(Answers(moved, 0.25)), PROBES)
-    assert float((again.moved - moved).abs().max()) <= float(moved.abs().max()) / 127 * 0.51
-    assert again.voice == 0.25
+    again = unpacked_answers(packed_answers(moved), PROBES)
+    assert float((again - moved).abs().max()) <= float(moved.abs().max()) / 127 * 0.51
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_what_is_not_finite_is_told(bad: float) -> None:
     with pytest.raises(BehaviourError, match="NaN"):
-        packed_answers(Answers(torch.full((PROBES, CLASSES), bad), 0.5))
-    with pytest.raises(BehaviourError, match="NaN"):
-        packed_answers(Answers(torch.zeros(PROBES, CLASSES), voice(torch.full((2, 2), bad))))
+        packed_answers(torch.full((PROBES, CLASSES), bad))
     with pytest.raises(BehaviourError, match="NaN"):
         packed_step({"b": torch.zeros(3)}, {"b": torch.full((3,), bad)})
 
 
-@pytest.mark.parametrize("data", [b"", b"\0" * 9, b"\0" * (8 + PROBES), b"\0\0\x80\x3f\0\0\0\x40"])
+@pytest.mark.parametrize("data", [b"", b"\0" * 5, b"\0" * (4 + PROBES), b"\0\0\x80\x7f"])
 def test_bytes_that_are_no_behaviour_are_refused(data: bytes) -> None:
     with pytest.raises(BehaviourError, match="answers"):
         unpacked_answers(data, PROBES)

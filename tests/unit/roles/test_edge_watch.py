@@ -78,7 +78,7 @@ def test_each_device_is_seen_with_what_it_submitted_and_its_own_trunk(world: Wor
         for name, value in headed.items():
             assert torch.equal(value, (whole if block_of(name) is None else before)[name])
     for row in told.behaviours:
-        moved = unpacked_answers(row.answers, PROBES).moved
+        moved = unpacked_answers(row.answers, PROBES)
         assert moved.shape == (PROBES, 2)
         assert float(moved.abs().min()) > 0
         assert unpacked_step(row.step)[0] > 0

@@ -12,7 +12,7 @@ from torch import Tensor
 from elsa.core.assign import Rules
 from elsa.core.fingerprint import fingerprint, packed
 from elsa.core.moves import packed_move
-from elsa.core.trust import Answers, TrustRules, packed_answers, packed_step, voice
+from elsa.core.trust import TrustRules, packed_answers, packed_step
 from elsa.errors import ProtocolError
 from elsa.roles.overseer import Overseer, Policy, Regrouping, Strategy
 from elsa.wire.watching import Behaviours, DeviceBehaviour
@@ -52,7 +52,7 @@ def row(name: str, *, far: bool = False, sign: float = 1.0, whole: bool = True) 
         "",
         packed_move(went) if whole else b"",
         packed_step({"b": torch.zeros(SIZE)}, {"b": sign * step}),
-        packed_answers(Answers(sign * told, voice(told))),
+        packed_answers(sign * told),
     )
 
 
