@@ -1,5 +1,6 @@
 """A party that is asked to stop says what is kept, and its supervisor that it is not ready."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ from elsa.engine.deploy.cloud import run_cloud
 from elsa.engine.deploy.device import run_device
 from elsa.engine.deploy.edge import run_edge
 from elsa.engine.deploy.supervision import Supervision
-from elsa.errors import Interrupted
+from elsa.errors import Interrupted, LinkError
 from elsa.record.checkpoint import load_checkpoint
 from elsa.wire.rpc.security import Tls
 
@@ -52,6 +53,45 @@ def test_device_says_that_its_rows_are_where_they_were(alone: Any) -> None:
     )
     assert "trying again" in said[-2]
     assert said[-1].startswith(f"device-0 stopped; its rows lie in {data} as before.")
+
+
+def test_device_whose_way_is_gone_when_the_run_ends_gives_up_and_says_so(
+    world: Callable[..., Any], relay: Callable[..., Any]
+) -> None:
+    there = world(
+        "federation.edges=1",
+        "federation.devices=1",
+        "deploy.reconnect_seconds=1",
+        "deploy.round_seconds=4",
+    )
+    way = relay(there.addresses["edge-0"])
+    over, said = threading.Event(), list[str]()
+    edge = threading.Thread(
+        target=run_edge,
+        args=(there.config, there.addresses["edge-0"], Tls(there.folder / "certs", "edge-0")),
+        kwargs={"stop": over.is_set},
+    )
+
+    def listen(line: str) -> None:
+        said.append(line)
+        if "is at edge-0" in line:  # it stays for longer than it may be out of reach
+            threading.Timer(5.0, way.close).start()
+
+    edge.start()
+    try:
+        with pytest.raises(LinkError, match=r"let it in for 4 s \(deploy.round_seconds\)"):
+            run_device(
+                there.config,
+                {"edge-0": way.address},
+                there.folder / "device-0.csv",
+                Tls(there.folder / "certs", "device-0"),
+                say=listen,
+            )
+    finally:
+        over.set()
+        edge.join(60)
+    lost = said.index(next(line for line in said if "is at edge-0" in line))
+    assert sum("none of edge-0 answers" in line for line in said[lost:]) > 1  # it did try
 
 
 def test_cloud_names_the_command_that_goes_on(alone: Any) -> None:

@@ -14,7 +14,6 @@ from torch import Tensor
 from elsa.config.schema import Config
 from elsa.core.cost import FLOAT32
 from elsa.core.secret import SecretSeed
-from elsa.core.split import Split
 from elsa.data.batches import Examples
 from elsa.data.sources import load_table
 from elsa.engine.build import assignment_of, device_names, device_of, halves
@@ -32,7 +31,7 @@ from elsa.engine.deploy.terms import (
 from elsa.engine.deploy.tokens import showing
 from elsa.engine.directions import Directions
 from elsa.engine.machine import give_back, prepare
-from elsa.engine.parts import Say, columns_of, encode, model_directory
+from elsa.engine.parts import Say, columns_of, encode, model_directory, split_of
 from elsa.engine.tasks import data_of
 from elsa.errors import ConfigError, LinkError, ProtocolError
 from elsa.model.segments import adapter_shapes
@@ -80,7 +79,8 @@ def run_device(
         stop: asked after every exchange.
 
     Raises:
-        ElsaError: what stands in the way for good, said for a person.
+        LinkError: no edge has let it in for as long as a round may take.
+        ElsaError: what else stands in the way for good, said for a person.
     """
     check_deployable(config)
     prepare(config.run.threads, sparing=config.deploy.sparing)
@@ -92,6 +92,8 @@ def run_device(
             f"'{', '.join(unknown)}' is no edge of federation.edges = {config.federation.edges}; "
             f"allowed: one or more of {', '.join(assignment_of(config))}"
         )
+    if config.split.layout == "two-part":
+        say(f"{name}: split.layout = 'two-part' shows the edge the label of every row")
     home = _Home(config, name, data, state, say)
     patience = Timing(config.deploy.answer_seconds, config.deploy.reconnect_seconds)
 
@@ -100,7 +102,15 @@ def run_device(
         return Rpc(edges[edge], between, security, own, timing=timing, limit=home.limit)
 
     patient_until = monotonic() + config.deploy.reconnect_seconds
+    heard = monotonic()
     while not stop():
+        if monotonic() - heard > config.deploy.round_seconds:
+            raise LinkError(
+                f"{name}: none of {', '.join(edges)} has let it in for "
+                f"{config.deploy.round_seconds:g} s (deploy.round_seconds): the run is over, or "
+                f"cannot be reached. Its rows lie in {data} as before; start it again if the run "
+                "goes on"
+            )
         routes = survey({edge: partial(link, edge, _GLANCE, ()) for edge in edges})
         at = nearest(routes, wanted)
         if wanted in edges and at != wanted and monotonic() < patient_until:
@@ -117,7 +127,10 @@ def run_device(
                 home.settle(expect(Welcome, answer).axes)
                 say(f"{name} is at {at}, {edges[at]}, with {len(home.rows)} rows")
                 patient_until = 0.0
-                wanted = _attend(home, open_, stop) or at
+                try:
+                    wanted = _attend(home, open_, stop) or at
+                finally:
+                    heard = monotonic()
                 if wanted == _END:
                     say(f"{name}: the run is over")
                     return
@@ -219,7 +232,7 @@ class _Home:
         self._keeper = Keeper(state, name, self.terms)
         checkpoint = self._model.checkpoint
         self.limit = frame_limit(config, checkpoint.hidden_size, size, checkpoint.hidden_size)
-        self._model.segments(Split.of(checkpoint.blocks, config.split.bottom, config.split.top))
+        self._model.segments(split_of(config, checkpoint.blocks))
         give_back()
         self._secret = SecretSeed(secrets.token_bytes(32))
         self._axes: Mapping[str, Tensor] = {}
