@@ -49,6 +49,19 @@ def test_slow_network_that_half_closes_changes_nothing(
     assert there.furthest(there.simulated()) == 0
 
 
+@pytest.mark.parametrize("layout", ["two-part", "whole"])
+def test_splits_to_compare_with_end_where_the_simulation_does(
+    world: Callable[..., Any], play: Play, layout: str
+) -> None:
+    there = world("federation.edges=2", "federation.devices=2", f"split.layout={layout}")
+    said = play(
+        there, {f"device-{n}": {it: at} for n, (it, at) in enumerate(there.addresses.items())}
+    )
+    assert there.furthest(there.simulated()) == 0
+    shown = [line for line in said if "shows the edge the label" in line]
+    assert len(shown) == (2 if layout == "two-part" else 0)
+
+
 def test_devices_of_one_edge_end_where_the_simulation_does(
     world: Callable[..., Any], play: Play
 ) -> None:

@@ -260,7 +260,7 @@ FIELDS: dict[str, set[str]] = {
     "LocalPlan": {"round", "edge_round", "local_steps", "seed", "adapters", "token"},
     "Activations": {"step", "training", "lengths", "packet", "numbers", "token"},
     # The two-part splits that elsa is compared with disclose labels; no other edge takes these.
-    "LabelledActivations": {"step", "training", "lengths", "labels", "packet"},
+    "LabelledActivations": {"step", "training", "lengths", "labels", "packet", "token"},
     "Resend": {"step", "token"},
     "Gradients": {"step", "packet", "loss", "token"},
     "Update": {"round", "edge_round", "adapters", "rows", "samples", "loss", "token"},

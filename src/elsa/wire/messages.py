@@ -182,6 +182,7 @@ class LabelledActivations:
         labels: a class for each sequence; of a language model a token id for each token, -100
             where it does not count.
         packet: encoded hidden states [T, D], T the sum of lengths.
+        token: of the edge round.
     """
 
     step: int
@@ -189,6 +190,7 @@ class LabelledActivations:
     lengths: Sequence[int]
     labels: Sequence[int]
     packet: Packet
+    token: str = ""
 
 
 @dataclass(frozen=True)

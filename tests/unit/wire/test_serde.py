@@ -83,7 +83,8 @@ def labelled(draw: st.DrawFn) -> LabelledActivations:
     count = draw(st.sampled_from([len(lengths), sum(lengths)]))
     labels = draw(st.lists(st.integers(-(2**31), 2**31 - 1), min_size=count, max_size=count))
     step, training, packet = draw(uint32), draw(st.booleans()), draw(packets(sum(lengths)))
-    return LabelledActivations(step, training, tuple(lengths), tuple(labels), packet)
+    token = draw(st.just("") | names)
+    return LabelledActivations(step, training, tuple(lengths), tuple(labels), packet, token)
 
 
 @st.composite

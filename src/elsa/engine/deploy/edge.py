@@ -25,7 +25,7 @@ from elsa.engine.deploy.terms import (
 )
 from elsa.engine.directions import Directions, public_directions
 from elsa.engine.machine import prepare
-from elsa.engine.parts import Say, model_directory
+from elsa.engine.parts import ModelParts, Say, model_directory, split_of
 from elsa.engine.probes import open_probing
 from elsa.engine.tasks import data_of
 from elsa.errors import ConfigError
@@ -87,7 +87,7 @@ def run_edge(
         check_terms(ours[task_of(config, peer)], request.terms, name, peer)
         return Welcome(axes)
 
-    model.trunk(Split.of(model.checkpoint.blocks, config.split.bottom, config.split.top))
+    _load_part(model, split_of(config, model.checkpoint.blocks))
     limit = frame_limit(config, hidden, _size(initial_of(sources, config.run.seed)))
     probing = cache(partial(open_probing, config, models, sources.tokenizer))
     edge = edge_of(config, model, name, codecs_of, probing)
@@ -133,6 +133,12 @@ def _callers(config: Config) -> list[str]:
 
 def _size(adapters: Mapping[str, Tensor]) -> int:
     return sum(it.nbytes for it in adapters.values())
+
+
+def _load_part(model: ModelParts, split: Split) -> None:
+    """Read the edge's part before the first device comes, if the edge has one."""
+    if split.trunk:
+        (model.end if split.head_at_edge else model.trunk)(split)
 
 
 def _check_name(config: Config, name: str) -> None:

@@ -26,6 +26,7 @@ def terms_of(config: Config, model: ModelParts, labels: Sequence[str]) -> dict[s
         "adapter.rank": str(lora.rank),
         "adapter.alpha": str(lora.alpha),
         "adapter.targets": ",".join(lora.targets),
+        "split.layout": config.split.layout,
         "split.freeze": config.split.freeze,
         "train.learning_rate": str(train.learning_rate),
         "train.weight_decay": str(train.weight_decay),
@@ -65,10 +66,10 @@ def check_deployable(config: Config) -> None:
             f"federation.trunk = '{config.federation.trunk}' is for simulation: real devices are "
             "not kept in step; allowed: 'per-device'"
         )
-    if config.split.layout != "three-part":
+    if config.federation.pooled:
         raise ConfigError(
-            f"split.layout = '{config.split.layout}' is for simulation, to compare with; allowed: "
-            "'three-part'"
+            "federation.pooled = true is for simulation, to compare with: rows of real devices "
+            "stay where they are; allowed: false"
         )
     if config.attack.kind != "none":
         raise ConfigError(

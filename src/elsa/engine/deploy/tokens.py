@@ -17,6 +17,7 @@ from elsa.roles.exchange import Exchange
 from elsa.wire.messages import (
     Activations,
     Gradients,
+    LabelledActivations,
     LocalPlan,
     Message,
     Resend,
@@ -25,7 +26,7 @@ from elsa.wire.messages import (
 )
 
 Result = TypeVar("Result")
-Step = Activations | Gradients | Resend | Update | Score
+Step = Activations | LabelledActivations | Gradients | Resend | Update | Score
 """What a device sends after it was admitted."""
 
 

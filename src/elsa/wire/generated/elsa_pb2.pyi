@@ -139,18 +139,20 @@ class Activations(_message.Message):
     def __init__(self, step: _Optional[int] = ..., training: _Optional[bool] = ..., lengths: _Optional[_Iterable[int]] = ..., packet: _Optional[_Union[Packet, _Mapping]] = ..., numbers: _Optional[_Iterable[int]] = ..., token: _Optional[str] = ...) -> None: ...
 
 class LabelledActivations(_message.Message):
-    __slots__ = ("step", "training", "lengths", "labels", "packet")
+    __slots__ = ("step", "training", "lengths", "labels", "packet", "token")
     STEP_FIELD_NUMBER: _ClassVar[int]
     TRAINING_FIELD_NUMBER: _ClassVar[int]
     LENGTHS_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     PACKET_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
     step: int
     training: bool
     lengths: _containers.RepeatedScalarFieldContainer[int]
     labels: _containers.RepeatedScalarFieldContainer[int]
     packet: Packet
-    def __init__(self, step: _Optional[int] = ..., training: _Optional[bool] = ..., lengths: _Optional[_Iterable[int]] = ..., labels: _Optional[_Iterable[int]] = ..., packet: _Optional[_Union[Packet, _Mapping]] = ...) -> None: ...
+    token: str
+    def __init__(self, step: _Optional[int] = ..., training: _Optional[bool] = ..., lengths: _Optional[_Iterable[int]] = ..., labels: _Optional[_Iterable[int]] = ..., packet: _Optional[_Union[Packet, _Mapping]] = ..., token: _Optional[str] = ...) -> None: ...
 
 class Resend(_message.Message):
     __slots__ = ("step", "token")

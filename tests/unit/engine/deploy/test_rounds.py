@@ -20,6 +20,7 @@ from elsa.wire.messages import (
     EdgeUpdate,
     EvaluationOrder,
     Gradients,
+    LabelledActivations,
     LocalPlan,
     Message,
     Next,
@@ -309,8 +310,10 @@ def test_token_of_an_edge_round_is_good_for_it_alone(world: Callable[..., World]
     old, other = here.admit("d0"), here.admit("d1")
     assert old != other
     new = here.admit("d0")
+    hidden = Activations(0, True, (1,), PACKET)
+    labelled = LabelledActivations(0, True, (1,), (0,), PACKET)
     for shown in ("", old, other):
-        for step in (UPDATE, Resend(0), Gradients(0, PACKET), Activations(0, True, (1,), PACKET)):
+        for step in (UPDATE, Resend(0), Gradients(0, PACKET), hidden, labelled):
             with pytest.raises(ProtocolError, match=r"device d0 shows (no|another) token"):
                 here.rounds.handle("d0", replace(step, token=shown))
     here.rounds.handle("d0", replace(UPDATE, token=new))

@@ -16,6 +16,7 @@ DIFFERENT = {
     "model.pooling=cls": "model.pooling",
     "model.max_tokens=16": "model.max_tokens",
     "split.freeze=bottom": "split.freeze",
+    "split.layout=two-part": "split.layout",
     "train.learning_rate=0.5": "train.learning_rate",
     "train.weight_decay=0.5": "train.weight_decay",
     "train.optimizer_state=reset": "train.optimizer_state",
@@ -68,6 +69,9 @@ def test_shared_trunk_and_unnamed_classes_are_for_simulation(make: Any) -> None:
         )
     with pytest.raises(ConfigError, match=r"split\.mode = 'fitted'.*'fixed'"):
         check_deployable(make("split.mode=fitted", "data.labels=['a', 'b']"))
+    with pytest.raises(ConfigError, match=r"federation\.pooled = true"):
+        pooled = ("federation.pooled=true", "split.layout=whole", "federation.edges=1")
+        check_deployable(make(*pooled, "data.labels=['a', 'b']"))
     with pytest.raises(ConfigError, match=r"data\.labels is empty"):
         check_deployable(make())
     check_deployable(make("data.labels=['a', 'b']"))
