@@ -40,7 +40,8 @@ from elsa.model.segments import (
 from elsa.model.tasks import CausalLM, Classification, LoraSpec, Task
 from elsa.roles.cloud import Cloud, Schedule
 from elsa.roles.device import Device, DeviceSettings, Segments
-from elsa.roles.edge import Edge, EdgeModel
+from elsa.roles.edge import Edge
+from elsa.roles.edgemodel import EdgeModel
 from elsa.roles.learner import OptimizerSettings
 from elsa.roles.trunk import PerDeviceTrunk, SharedTrunk
 from elsa.wire.meter import Meter

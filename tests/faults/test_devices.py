@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from elsa.engine.build import build_federation
-from elsa.engine.simulate import DeviceRound, Simulation, Watch
+from elsa.engine.globalround import DeviceRound, Watch
+from elsa.engine.simulate import Simulation
 from elsa.record import events
 from elsa.record.directory import read_summary
 from elsa.record.log import read_events

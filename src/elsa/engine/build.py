@@ -44,7 +44,8 @@ from elsa.model.tokenizer import Tokenizer, load_tokenizer
 from elsa.roles.attacker import Attacker, forging
 from elsa.roles.cloud import Cloud, Schedule
 from elsa.roles.device import Device, DeviceSettings
-from elsa.roles.edge import Edge, EdgeModel
+from elsa.roles.edge import Edge
+from elsa.roles.edgemodel import EdgeModel
 from elsa.roles.learner import OptimizerSettings
 from elsa.roles.overseer import Overseer
 from elsa.roles.perturb import Perturbation

@@ -15,9 +15,9 @@ from elsa.core.cluster import embedding
 from elsa.core.score import Tally
 from elsa.engine.build import Sources, tester_of
 from elsa.engine.export import export_adapters
+from elsa.engine.globalround import DeviceRound, Watch
 from elsa.engine.planner import Planner
 from elsa.engine.scores import evaluated
-from elsa.engine.simulate import DeviceRound, Watch
 from elsa.errors import Interrupted
 from elsa.record import events
 from elsa.record.checkpoint import Checkpoint, save_checkpoint

@@ -3,20 +3,21 @@
 One frozen backbone serves every device; a virtual clock says how long the round would have taken.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import NoReturn
 
 from elsa.core.score import Tally
 from elsa.engine.clock import Trace, Turns, cloud_seconds, drifted, finish_times, turns_of
 from elsa.engine.conversation import Conversation, in_lockstep, one_by_one
 from elsa.engine.federation import Federation
+from elsa.engine.globalround import Asked, DeviceRound, Watch, play_round
 from elsa.errors import ElsaError
 from elsa.roles.attacker import Attacker
 from elsa.roles.cloud import tallies
 from elsa.roles.device import Device
 from elsa.roles.edge import Edge
 from elsa.roles.exchange import expect
-from elsa.roles.overseer import Place, Regrouping, Standing
 from elsa.wire.inprocess import InProcess
 from elsa.wire.layers import Observe
 from elsa.wire.messages import (
@@ -31,51 +32,6 @@ from elsa.wire.transport import Layer, Link
 from elsa.wire.watching import Behaviours, Verdicts
 
 CLOUD = "cloud"
-
-
-@dataclass(frozen=True)
-class DeviceRound:
-    """A device's part of an edge round, as the simulation saw it.
-
-    Attributes:
-        edge_round: which of the global round's edge rounds.
-        edge, device: their names.
-        samples: rows it trained on; 0 if it was lost.
-        loss: mean training loss.
-        seconds: simulated, until it was done.
-        pace: seconds that it and its link took, to those that its declared speed says.
-        lost: why it did not finish; empty if it did.
-    """
-
-    edge_round: int
-    edge: str
-    device: str
-    samples: int
-    loss: float
-    seconds: float
-    pace: float = 1.0
-    lost: str = ""
-
-
-@dataclass
-class Watch:
-    """Whom the simulation tells how it goes; every part may be left out.
-
-    Attributes:
-        tick: after every exchange; may raise Interrupted.
-        device: after every device's edge round.
-        unheard: edge, device and reason, where a device was lost in an evaluation.
-        judged: edge round, and how each device that ended it stands.
-        regrouped: when devices were given their edges anew.
-        placed: devices that came, went or moved on real machines.
-    """
-
-    tick: Callable[[], None] = field(default=lambda: None)
-    device: Callable[[DeviceRound], None] = field(default=lambda _: None)
-    unheard: Callable[[str, str, str], None] = field(default=lambda *_: None)
-    judged: Callable[[int, Sequence[Standing]], None] = field(default=lambda *_: None)
-    regrouped: Callable[[Regrouping], None] = field(default=lambda _: None)
-    placed: Callable[[Sequence[Place]], None] = field(default=lambda _: None)
 
 
 @dataclass
@@ -110,25 +66,7 @@ class Simulation:
         """One global round: orders out, edge rounds, updates back, the mean taken."""
         cloud, config = self.federation.cloud, self.federation.config
         self._speeds = drifted(self.federation.speeds, config.network, config.run.seed, cloud.round)
-        asked: Mapping[str, RoundOrder | Verdicts] = cloud.orders()
-        while asked:
-            slowest, behaviours = 0.0, {}
-            for name, request in asked.items():
-                reply, there_and_back = self._ask_edge(name, request)
-                slowest = max(slowest, there_and_back + self._edge_seconds)
-                if isinstance(reply, Behaviours):
-                    behaviours[name] = reply
-                else:
-                    cloud.receive(name, expect(EdgeUpdate, reply))
-            self.seconds += slowest
-            asked, standings = cloud.judge(behaviours) if behaviours else ({}, ())
-            if standings:
-                self._watch.judged(next(iter(behaviours.values())).edge_round, standings)
-        reports = cloud.close_round()
-        regrouping = cloud.regroup()
-        if regrouping is not None:
-            self._watch.regrouped(regrouping)
-        return reports
+        return play_round(cloud, self._answers, _fail, self._watch)
 
     def evaluate(self) -> dict[str, Tally]:
         """What each device, testers included, counts with the global adapters."""
@@ -147,9 +85,16 @@ class Simulation:
             meter.phase = "train"
         return tallies(answers)
 
-    def _ask_edge(
-        self, name: str, order: RoundOrder | Verdicts | EvaluationOrder
-    ) -> tuple[Message, float]:
+    def _answers(self, asked: Mapping[str, Asked]) -> Iterator[tuple[str, Message]]:
+        """One edge after the other; those of a real federation would answer at the same time."""
+        slowest = 0.0
+        for name, request in asked.items():
+            reply, there_and_back = self._ask_edge(name, request)
+            slowest = max(slowest, there_and_back + self._edge_seconds)
+            yield name, reply
+        self.seconds += slowest
+
+    def _ask_edge(self, name: str, order: Asked | EvaluationOrder) -> tuple[Message, float]:
         """The edge's answer, and the simulated seconds that both were on their way."""
         edge, network = self.federation.edges[name], self.federation.config.network
         moving = [0.0]
@@ -247,6 +192,11 @@ class Simulation:
             declared=replace(federation.speeds[device.name], latency=latency),
             turns=turns,
         )
+
+
+def _fail(edge: str, order: RoundOrder, error: ElsaError) -> NoReturn:  # noqa: ARG001
+    """What an edge of this process gets wrong is a fault of elsa's own."""
+    raise error
 
 
 def _losing(edge: Edge, device: str) -> Callable[[ElsaError], None]:

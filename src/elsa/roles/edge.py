@@ -15,34 +15,29 @@ round; the others are not touched. Shapes: T tokens of a batch without padding, 
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor, nn
 
-from elsa.core.aggregate import Mean, NewMean, WeightedMean
+from elsa.core.aggregate import NewMean, WeightedMean
 from elsa.core.codec import HopCodecs, all_finite
 from elsa.core.lowrank import padded, rank_of
-from elsa.core.split import Layout, Split
 from elsa.errors import AdapterError, BehaviourError, ProtocolError
-from elsa.model.adapters import head_of
-from elsa.model.segments import Top, Trunk
+from elsa.model.segments import Top
 from elsa.roles import disclosed
+from elsa.roles.edgemodel import EdgeModel
+from elsa.roles.edgeround import EdgeRound, Held
 from elsa.roles.hops import Hops
-from elsa.roles.parcel import Sent, unwrap, wrap
-from elsa.roles.probing import Probing
+from elsa.roles.parcel import unwrap, wrap
 from elsa.roles.session import Gather, Session, adapters_for, reach_of
 from elsa.roles.trunk import TrunkAdapters
 from elsa.wire.messages import (
     Accepted,
     Activations,
-    DeviceReport,
     DeviceScore,
     EdgeScores,
     EdgeUpdate,
     EvaluationOrder,
     Gradients,
-    HeadWeight,
     LabelledActivations,
     LocalPlan,
     Message,
@@ -53,83 +48,6 @@ from elsa.wire.messages import (
     Update,
 )
 from elsa.wire.watching import Behaviours, Verdicts
-
-
-@dataclass(frozen=True)
-class EdgeModel:
-    """What an edge knows of the model.
-
-    Attributes:
-        blocks: M.
-        hidden: D.
-        max_tokens: longest sequence it accepts.
-        trunk: the segment for a split; devices with equal splits share it.
-        seed: from which each session's seed is drawn.
-        dtype: in which it computes, and its devices too.
-        sent: how adapters travel.
-        probing: opens the public probes, for edge rounds that are watched.
-        layout: what devices may ask for; in "two-part" they disclose their labels.
-        end: the segment of a two-part split: trunk and head.
-    """
-
-    blocks: int
-    hidden: int
-    max_tokens: int
-    trunk: Callable[[Split], Trunk]
-    seed: int
-    dtype: torch.dtype = torch.float32
-    sent: Sent = "float32"
-    probing: Callable[[], Probing] | None = None
-    layout: Layout = "three-part"
-    end: Callable[[Split], Top] | None = None
-
-    def part(self, peer: str, request: Ready) -> tuple[Split, Trunk | Top | None]:
-        """The split that a device asks for, and the edge's segment for it, if it has one.
-
-        Raises:
-            ProtocolError: it is of another layout than the edge's.
-            SplitError: there is no such split.
-        """
-        split = Split.of(self.blocks, request.bottom, request.top, self.layout)
-        if (request.top, request.labelled) != (split.top, split.head_at_edge):
-            raise ProtocolError(f"device {peer} asks for another split than {self.layout}")
-        if self.end is not None and split.head_at_edge:
-            return split, self.end(split)
-        return split, self.trunk(split) if split.trunk else None
-
-
-@dataclass
-class _Standing:
-    rows: int = 0
-    samples: int = 0
-    loss: float = 0.0
-    lost: str = ""
-    head: str = ""
-
-
-@dataclass(frozen=True)
-class _Held:
-    """An update that waits for its verdict."""
-
-    adapters: Mapping[str, Tensor]
-    rows: int
-    split: Split
-
-
-@dataclass
-class _Round:
-    order: RoundOrder | EvaluationOrder
-    adapters: dict[str, Tensor]
-    mean: Mean
-    edge_round: int = 0
-    weight: float = 0.0
-    heads: dict[str, float] = field(default_factory=dict)
-    sessions: dict[str, Session] = field(default_factory=dict)
-    finished: set[str] = field(default_factory=set)
-    held: dict[str, _Held] = field(default_factory=dict)
-    weights: dict[str, float] = field(default_factory=dict)
-    standings: dict[str, _Standing] = field(default_factory=dict)
-    scores: dict[str, DeviceScore] = field(default_factory=dict)
 
 
 class Edge:
@@ -158,14 +76,13 @@ class Edge:
         self._new_codecs = codecs
         self._new_mean = new_mean
         self._codecs: dict[str, HopCodecs] = {}
-        self._round: _Round | None = None
+        self._round: EdgeRound | None = None
 
     # Towards the cloud.
 
     def open(self, order: RoundOrder | EvaluationOrder) -> None:
         """Take the cloud's order; edge round 0 begins."""
-        self._round = _Round(order, unwrap(order.adapters), self._new_mean())
-        self._round.standings = {device: _Standing() for device in order.devices}
+        self._round = EdgeRound(order, unwrap(order.adapters), self._new_mean())
         if isinstance(order, RoundOrder):
             self._trunks.open(self._round.adapters, order.devices)
 
@@ -173,16 +90,8 @@ class Edge:
         """Average what the devices sent; the next edge round starts from it."""
         current = self._current
         self._trunks.close(current.mean)
-        if current.weights:  # else nothing was averaged: what the edge round before gave stands
-            current.weight = sum(current.weights.values())
-        current.heads |= _weight_by_head(current)
-        current.adapters = current.mean.result(otherwise=current.adapters)
-        current.mean = self._new_mean()
-        for gone in (current.sessions, current.finished, current.held, current.weights):
-            gone.clear()
-        current.edge_round += 1
-        remaining = [name for name, standing in current.standings.items() if not standing.lost]
-        self._trunks.open(current.adapters, remaining)
+        current.average(self._new_mean)
+        self._trunks.open(current.adapters, current.remaining)
 
     @property
     def watched(self) -> bool:
@@ -234,17 +143,7 @@ class Edge:
     def close(self) -> EdgeUpdate | EdgeScores:
         """End the order: what its devices learned, or how well they did."""
         current, self._round = self._current, None
-        if isinstance(current.order, EvaluationOrder):
-            return EdgeScores(current.order.round, tuple(current.scores.values()))
-        reports = tuple(
-            DeviceReport(name, it.rows, it.samples, it.loss / max(it.samples, 1), it.lost)
-            for name, it in current.standings.items()
-        )
-        known = ("", *current.heads)
-        learned = {name: it for name, it in current.adapters.items() if head_of(name) in known}
-        heads = tuple(HeadWeight(head, rows) for head, rows in current.heads.items())
-        adapters = wrap(learned, self._model.sent)
-        return EdgeUpdate(current.order.round, adapters, current.weight, reports, heads)
+        return current.outcome(self._model.sent)
 
     # Towards the devices.
 
@@ -316,7 +215,7 @@ class Edge:
             self._codecs_of(peer).restore(own)
 
     @property
-    def _current(self) -> _Round:
+    def _current(self) -> EdgeRound:
         if self._round is None:
             raise ProtocolError(f"edge {self.name} has no round open")
         return self._round
@@ -411,23 +310,17 @@ class Edge:
             )
         session.check_update(request)
         adapters = padded(unwrap(request.adapters), rank_of(current.adapters))
-        held = _Held(adapters, request.rows, session.split)
+        held = Held(adapters, request.rows, session.split)
         if self.watched:
             if not all(all_finite(value) for value in held.adapters.values()):
                 raise AdapterError(f"device {peer}: update holds NaN or infinity")
             current.held[peer] = held
         else:
             self._enter(peer, held, 1.0)
-        del current.sessions[peer]
-        current.finished.add(peer)
-        standing = current.standings[peer]
-        standing.head = session.head
-        standing.rows = request.rows
-        standing.samples += request.samples
-        standing.loss += request.loss * request.samples
+        current.finish(peer, request)
         return Accepted()
 
-    def _enter(self, peer: str, held: _Held, trust: float) -> None:
+    def _enter(self, peer: str, held: Held, trust: float) -> None:
         """Let a device's update count, by its rows and its trust; without trust it is dropped."""
         current = self._current
         weight = held.rows * trust
@@ -449,12 +342,3 @@ class Edge:
             peer, request.items, request.correct, request.loss, request.texts, request.whole
         )
         return Accepted()
-
-
-def _weight_by_head(current: _Round) -> dict[str, float]:
-    """Weight behind the head of each task in an edge round, sorted by task."""
-    behind: dict[str, float] = {}
-    for peer, weight in current.weights.items():
-        head = current.standings[peer].head
-        behind[head] = behind.get(head, 0.0) + weight
-    return {head: behind[head] for head in sorted(behind) if head}

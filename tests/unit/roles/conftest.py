@@ -18,7 +18,8 @@ from elsa.model.checkpoint import Checkpoint, open_checkpoint
 from elsa.model.segments import Trunk, build_bottom, build_top, build_trunk, initial_adapters
 from elsa.model.tasks import Classification, LoraSpec
 from elsa.roles.device import Device, DeviceSettings, Segments
-from elsa.roles.edge import Edge, EdgeModel
+from elsa.roles.edge import Edge
+from elsa.roles.edgemodel import EdgeModel
 from elsa.roles.exchange import Exchange
 from elsa.roles.learner import OptimizerSettings
 from elsa.roles.trunk import PerDeviceTrunk, SharedTrunk, TrunkAdapters

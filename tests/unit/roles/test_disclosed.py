@@ -10,7 +10,8 @@ from elsa.core.codec import EXACT
 from elsa.core.split import Layout
 from elsa.errors import CodecError, ProtocolError
 from elsa.model.segments import build_end
-from elsa.roles.edge import Edge, EdgeModel
+from elsa.roles.edge import Edge
+from elsa.roles.edgemodel import EdgeModel
 from elsa.roles.trunk import PerDeviceTrunk
 from elsa.wire.messages import (
     Accepted,

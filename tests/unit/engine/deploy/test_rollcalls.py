@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from elsa.config.load import load_config
-from elsa.engine.deploy import cloud as module
-from elsa.engine.deploy.cloud import Deployed
+from elsa.engine.deploy import rollcalls as module
+from elsa.engine.deploy.asking import Asking
+from elsa.engine.deploy.rollcalls import RollCalls
 from elsa.errors import LinkError
 from elsa.wire.messages import Message
 from elsa.wire.places import Presence, Present
@@ -69,11 +70,12 @@ def test_edge_that_was_away_has_as_long_to_answer_as_its_link_takes(
         config=config, edges=list(edges), musterer=musterer, cloud=SimpleNamespace(round=0)
     )
     watch: Any = SimpleNamespace(tick=clock.pass_by)
-    deployed = Deployed(side, edges, watch)
+    asking = Asking(edges)
+    calls = RollCalls(side, asking, watch)
     edges["edge-1"].away = True
-    deployed.gather()
+    calls.gather()
     edges["edge-1"].away, edges["edge-1"].slow = False, True
-    deployed.gather()
+    calls.gather()
     clock.pass_by(100)
-    deployed.close()
+    asking.close()
     assert mustered == [{"device-0"}, {"device-0", "device-1"} if back else {"device-0"}]

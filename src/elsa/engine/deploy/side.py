@@ -1,0 +1,52 @@
+"""What the cloud holds of a federation whose edges and devices are elsewhere."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from elsa.config.schema import Config
+from elsa.engine.build import assignment_of
+from elsa.roles.cloud import Cloud
+from elsa.roles.muster import Musterer
+from elsa.wire.meter import Meter
+
+
+@dataclass(frozen=True)
+class CloudSide:
+    """The cloud with what belongs to it; `engine.runner.State` says what each part is for."""
+
+    config: Config
+    cloud: Cloud
+    meter: Meter
+    musterer: Musterer
+
+    @property
+    def edges(self) -> list[str]:
+        """Names of all edges."""
+        return list(assignment_of(self.config))
+
+    def poisoned(self, round_: int) -> frozenset[str]:  # noqa: ARG002
+        """None that the cloud knows of."""
+        return frozenset()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The global adapters, and what the cloud's optimizer remembers."""
+        held = {f"global/{name}": value for name, value in self.cloud.adapters.items()}
+        return held | {f"server/{name}": value for name, value in self.cloud.moments().items()}
+
+    def positions(self) -> dict[str, int]:
+        """None: how far a device is, the device knows."""
+        return {}
+
+    def restore(
+        self, round_: int, tensors: Mapping[str, Tensor], positions: Mapping[str, int]
+    ) -> None:
+        """Go on from what `tensors` gave before this round."""
+        assert not positions
+        found: dict[str, dict[str, Tensor]] = {"global": {}, "server": {}}
+        for key, value in tensors.items():
+            kind, _, name = key.partition("/")
+            found[kind][name] = value
+        ordered = {name: found["global"][name] for name in self.cloud.adapters}
+        self.cloud.restore(ordered, round_, found["server"])
