@@ -6,7 +6,8 @@ compared, and plain `peft` loads those of the cloud. With one device an edge the
 the bit; with more, the order of sums at an edge differs, and they may differ by TOLERANCE.
 
 Run: python examples/deploy_demo.py [--out FOLDER] [KEY=VALUE ...], for example
-federation.devices=2 for the case that is equal to the bit
+federation.devices=2 for the case that is equal to the bit, deploy.link=flower for Flower and its
+node authentication between cloud and edges
 """
 
 import argparse
@@ -23,6 +24,7 @@ from time import monotonic, sleep
 from types import TracebackType
 from typing import Self
 
+import psutil
 from safetensors.torch import load_file
 
 import elsa
@@ -55,10 +57,14 @@ class Parties:
     """The processes of a federation; none outlives the `with`, whatever ends it.
 
     What a process says goes to NAME.log; lines meant for people are shown as they come.
+
+    Attributes:
+        memory: bytes that each process itself held at most, as far as was seen.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.memory: dict[str, int] = {}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._shown: dict[str, int] = {}
         self._files = ExitStack()
@@ -84,6 +90,7 @@ class Parties:
         until = float("inf")
         while "running" in (states := {name: self._state(name) for name in self._running}).values():
             self._show()
+            self._look()
             failed = {name: state for name, state in states.items() if state not in ("running", 0)}
             if failed or monotonic() > until:
                 raise PartyError(f"not ended well: {failed or states}; the logs say more")
@@ -92,6 +99,14 @@ class Parties:
             sleep(POLL)
         if any(states.values()):
             raise PartyError(f"not ended well: {states}; the logs say more")
+
+    def _look(self) -> None:
+        for name, process in self._running.items():
+            try:
+                held = psutil.Process(process.pid).memory_info().rss
+            except psutil.Error:
+                continue  # it has ended
+            self.memory[name] = max(held, self.memory.get(name, 0))
 
     def _state(self, name: str) -> str | int:
         status = self._running[name].poll()
@@ -155,27 +170,32 @@ def prepare(overrides: list[str], folder: Path) -> Config:
 
 
 def deploy(config: Config, folder: Path) -> Path:
-    """Run the federation as processes; return the cloud's run directory.
+    """Run the federation as processes; return the cloud's run directory, and say what they held.
 
     Raises:
         PartyError: one of them failed.
     """
     devices_of = assignment_of(config)
-    ports = free_ports(len(devices_of))
-    addresses = {it: f"127.0.0.1:{port}" for it, port in zip(devices_of, ports, strict=True)}
+    meeting, *ports = [f"127.0.0.1:{port}" for port in free_ports(1 + len(devices_of))]
+    addresses = dict(zip(devices_of, ports, strict=True))
     tls = ["--certs", "certs"]
+    calling = ["--cloud", meeting] if config.deploy.link == "flower" else []
+    where = [word for it in addresses.items() for word in ("--edge", "=".join(it))]
+    meet = ["--listen", meeting] if calling else where
     with Parties(folder) as parties:
         for edge, address in addresses.items():
             parties.start(
-                edge, "edge", "federation.toml", "--name", edge, "--listen", address, *tls
+                edge, "edge", "federation.toml", "--name", edge, "--listen", address, *tls, *calling
             )
         for edge, devices in devices_of.items():
             for name in devices:
                 own = ["--name", name, "--edge", addresses[edge], "--data", f"{name}.csv"]
                 parties.start(name, "device", "federation.toml", *own, *tls)
-        where = [word for it in addresses.items() for word in ("--edge", "=".join(it))]
-        parties.start("cloud", "cloud", "federation.toml", *where, *tls, "--out", "deployed")
+        parties.start("cloud", "cloud", "federation.toml", *meet, *tls, "--out", "deployed")
         parties.wait()
+    for kind in ("cloud", "edge", "device"):
+        most = max((it for name, it in parties.memory.items() if kind in name), default=0)
+        print(f"memory of {kind}, the largest: {most / 1e6:.0f} MB", flush=True)
     return folder / "deployed"
 
 

@@ -13,6 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
+import elsa
+
 SCRIPT = Path(__file__).parents[2] / "examples" / "deploy_demo.py"
 
 
@@ -71,6 +73,31 @@ def test_two_edges_and_six_devices_end_where_the_simulation_does_and_load_in_pef
     logs = {path.stem for path in folder.glob("*.log")}
     assert logs == {"cloud", "edge-0", "edge-1", *(f"device-{n}" for n in range(6))}
     assert not left_in(folder)
+
+
+@pytest.mark.parametrize("link", ["grpc", "flower"])
+def test_whoever_listens_is_whom_the_others_call(
+    tmp_path: Path, demo: Any, monkeypatch: Any, link: str
+) -> None:
+    said: dict[str, tuple[str, ...]] = {}
+    monkeypatch.setattr(demo.Parties, "start", lambda _, name, *words: said.update({name: words}))
+    monkeypatch.setattr(demo.Parties, "wait", lambda _: None)
+    config = elsa.load_config(overrides=[*demo.SHORT, f"deploy.link={link}"])
+    demo.deploy(config, tmp_path)
+    listen = {
+        name: words[words.index("--listen") + 1]
+        for name, words in said.items()
+        if "--listen" in words
+    }
+    assert set(listen) == {"edge-0", "edge-1"} | ({"cloud"} if link == "flower" else set())
+    assert len(set(listen.values())) == len(listen)
+    for n in range(6):
+        assert listen[f"edge-{n % 2}"] in said[f"device-{n}"]
+    for edge in ("edge-0", "edge-1"):
+        if link == "flower":
+            assert said[edge][-2:] == ("--cloud", listen["cloud"])
+        else:
+            assert f"{edge}={listen[edge]}" in said["cloud"]
 
 
 def test_stopped_demo_ends_its_processes(tmp_path: Path, small: list[str]) -> None:
