@@ -1,18 +1,26 @@
 """What does a federation lose when a party is killed or frozen, and how soon is it noticed?
 
-Real processes under mutual TLS: two edges, three devices, one cloud. Each cell strikes one party
-at one place of the first round. A killed party is started again, a frozen cloud thaws after a
-while; a frozen device or edge stays frozen until the run is over. Prints a table, writes JSON; a
-cell that is there already is not run again.
+Real processes under mutual TLS, with MiniLM and questions of TREC.
+
+1. Two edges, three devices, one cloud; each cell strikes one party at one place of the first
+   round. A killed party is started again, a frozen cloud thaws after a while; a frozen device or
+   edge stays frozen until the run is over.
+2. Two edges, six devices: runs in which nothing happens, and the same with one device killed in
+   the second round, which nobody starts again. How long each round took, and how well the adapters
+   do on the 500 test questions, which no party holds.
+
+Prints a table, writes JSON. What is there already is not run again, but for cells that failed, or
+that were measured while the load average was over --load; so it may be stopped and gone on with.
 
     python benchmarks/faults.py --out docs/results/faults.json
 """
 
 import argparse
 import json
+import statistics
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -23,6 +31,9 @@ from parties import GO_ON, KILL, STOP, Parties, Strike
 
 from elsa.config.load import load_config
 from elsa.config.schema import Config
+from elsa.engine.build import assignment_of, build_federation, device_names, open_sources
+from elsa.engine.simulate import Simulation
+from elsa.record.checkpoint import load_checkpoint
 
 PHASES = {
     "registered": ("device-0", "Welcome", 0),
@@ -45,6 +56,19 @@ SAYS = {
 """Who notices, and what it says then."""
 SHORT_FREEZE = 3.0
 PATIENCE = 150.0
+"""Seconds for each thing that must happen."""
+STEPS, SEEDS = 6, (0, 1, 2)
+SIX = (
+    "federation.devices=6",
+    "federation.rounds=5",
+    f"federation.local_steps={STEPS}",
+    "evaluate.every=5",
+    "data.limit=600",
+    "train.batch_size=8",
+    "deploy.answer_seconds=60",
+    "deploy.round_seconds=300",
+)
+"""Of the runs with six devices."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +84,10 @@ class Cell:
         """What the harness is to do."""
         sees, kind, nth = PHASES[self.phase]
         return Strike(sees, kind, nth, SIGNALS[self.how], self.who)
+
+    def play(self, folder: Path) -> dict[str, Any]:
+        """See `play`."""
+        return play(self, settings(), folder)
 
 
 ORDER = ("mid-step", "checkpoint", "aggregation", "adapters up", "adapters down", "registered")
@@ -91,19 +119,24 @@ def settings(*overrides: str) -> Config:
     return load_config(None, [*base, *overrides])
 
 
-def play(cell: Cell, config: Config, folder: Path) -> dict[str, Any]:
-    """Run a federation that is struck so, and say what became of it."""
+def play(cell: Cell, config: Config, folder: Path, patience: float = PATIENCE) -> dict[str, Any]:
+    """Run a federation that is struck so, and say what became of it.
+
+    Raises:
+        TimeoutError: something that must happen did not, in `patience` seconds.
+    """
     began, struck = monotonic(), folder / "struck"
+    edges, devices = list(assignment_of(config)), device_names(config)
     with Parties(config, folder, cell.strike) as parties:
-        parties.start(*EDGES, *DEVICES)
+        parties.start(*edges, *devices)
         if cell.phase == "registered":
             parties.start("cloud")
         else:  # else the first round would begin with whoever was quick
-            for name in DEVICES:
+            for name in devices:
                 there = lambda name=name: "is at edge" in parties.log(name)  # noqa: E731
-                parties.wait(there, PATIENCE, f"{name} is there")
+                parties.wait(there, patience, f"{name} is there")
             parties.start("cloud")
-        parties.wait(struck.exists, PATIENCE, f"{cell}: the place of the strike")
+        parties.wait(struck.exists, patience, f"{cell}: the place of the strike")
         moment = float(struck.read_text())
         if cell.how == "killed":
             sleep(0.5)
@@ -111,16 +144,16 @@ def play(cell: Cell, config: Config, folder: Path) -> dict[str, Any]:
         elif cell.who == "cloud":
             sleep(SHORT_FREEZE)
             parties.signal("cloud", GO_ON)
-        parties.wait(lambda: parties.ended("cloud") is not None, PATIENCE, "the end of the run")
+        parties.wait(lambda: parties.ended("cloud") is not None, patience, "the end of the run")
         parties.signal(cell.who, GO_ON)
-        left = [it for it in (*EDGES, *DEVICES) if (cell.how, cell.who) != ("frozen", it)]
+        left = [it for it in (*edges, *devices) if (cell.how, cell.who) != ("frozen", it)]
         parties.wait(
-            lambda: all(parties.ended(it) is not None for it in left), PATIENCE, "all to end"
+            lambda: all(parties.ended(it) is not None for it in left), patience, "all to end"
         )
         by, words = SAYS[cell.who]
         noticed = parties.when(by, words, moment)
         status = {it: parties.ended(it) for it in ("cloud", *left)}
-    told = [json.loads(line) for line in lines(folder / "run" / "events.jsonl")]
+    told = events(folder)
     finished = [it["round"] for it in told if it["kind"] == "round_finished"]
     lost = [f"{it['device']} in round {it['round']}" for it in told if it["kind"] == "device_lost"]
     moved = [
@@ -142,28 +175,124 @@ def play(cell: Cell, config: Config, folder: Path) -> dict[str, Any]:
     }
 
 
-def lines(path: Path) -> list[str]:
-    """Of a file."""
-    return path.read_text(encoding="utf-8").splitlines()
+@dataclass(frozen=True)
+class Six:
+    """A run of six devices, one of which may be killed in the second round."""
+
+    seed: int
+    killed: bool
+
+    def play(self, folder: Path) -> dict[str, Any]:
+        """See `six`."""
+        return six(self.seed, folder, killed=self.killed)
 
 
-def main(cells: Sequence[Cell] = CELLS) -> None:
-    """Play the cells that are not there yet, print and write."""
+def six(seed: int, folder: Path, *, killed: bool) -> dict[str, Any]:
+    """How a run of six devices ends.
+
+    Raises:
+        TimeoutError: something that must happen did not.
+    """
+    config = settings(*SIX, f"run.seed={seed}")
+    second = 2 * STEPS + 2  # a device sees its gradients go and others come, each step
+    strike = Strike("device-0", "Gradients", second, KILL, "device-0") if killed else None
+    with Parties(config, folder, strike) as parties:
+        parties.start(*assignment_of(config), *device_names(config))
+        for name in device_names(config):
+            there = lambda name=name: "is at edge" in parties.log(name)  # noqa: E731
+            parties.wait(there, PATIENCE, f"{name} is there")
+        parties.start("cloud")
+        parties.wait(lambda: parties.ended("cloud") is not None, PATIENCE, "the end of the run")
+        status = parties.ended("cloud")
+        moment = float((folder / "struck").read_text()) if killed else 0.0
+        noticed = parties.when(*SAYS["device-0"], moment) if killed else None
+    told = events(folder)
+    rounds = [it["wall_seconds"] for it in told if it["kind"] == "round_finished"]
+    return {
+        "seed": seed,
+        "killed": killed,
+        "accuracy": accuracy(config, folder),
+        "noticed_seconds": None if noticed is None else round(noticed - moment, 3),
+        "lost": [it["round"] for it in told if it["kind"] == "device_lost"],
+        "round_seconds": [round(it, 2) for it in rounds],
+        "deadline_seconds": config.deploy.round_seconds,
+        "ended_well": status == 0,
+        "load_average": psutil.getloadavg()[0],
+    }
+
+
+def accuracy(config: Config, folder: Path) -> float:
+    """Of the adapters that a run ended with, on the test rows of its text."""
+    federation = build_federation(config, open_sources(config))
+    found = load_checkpoint(folder / "run")
+    ended = {name.partition("/")[2]: value for name, value in found.tensors.items()}
+    federation.cloud.restore(ended, found.round)
+    return Simulation(federation).evaluate()["test"].accuracy
+
+
+def events(folder: Path) -> list[dict[str, Any]]:
+    """Of a run, in order."""
+    text = (folder / "run" / "events.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def compared(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and spread of the accuracy of the runs with six devices."""
+    table = []
+    for killed in (False, True):
+        found = [it["accuracy"] for it in runs if it["killed"] is killed]
+        if found:
+            spread = statistics.stdev(found) if len(found) > 1 else None
+            table.append(
+                {
+                    "a device killed": killed,
+                    "runs": len(found),
+                    "accuracy": statistics.mean(found),
+                    "standard deviation": spread,
+                }
+            )
+    return table
+
+
+def of(job: tuple[str, Cell | Six], done: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What is there of a job."""
+    kind, what = job
+    return [it for it in done[kind] if asdict(what).items() <= it.items()]
+
+
+def good(found: Mapping[str, Any], load: float) -> bool:
+    """Whether a result can stay."""
+    return "failed" not in found and found["load_average"] <= load
+
+
+def main() -> None:
+    """Play what is not there yet, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--most", type=int, default=len(cells), help="cells to run now")
+    parser.add_argument("--most", type=int, default=1000, help="cells and runs to play now")
+    parser.add_argument("--load", type=float, default=1e9, help="see above")
     options = parser.parse_args()
-    done: dict[str, Any] = {"machine": machine(), "cells": []}
+    done: dict[str, Any] = {"machine": machine(), "cells": [], "six": []}
     if options.out and options.out.exists():
-        done["cells"] = json.loads(options.out.read_text(encoding="utf-8"))["cells"]
-    there = {(it["who"], it["how"], it["phase"]) for it in done["cells"]}
-    todo = [cell for cell in cells if (cell.who, cell.how, cell.phase) not in there]
-    for cell in todo[: options.most]:
+        done |= json.loads(options.out.read_text(encoding="utf-8"))
+        del done["command"]
+
+    jobs: list[tuple[str, Cell | Six]] = [("cells", it) for it in CELLS]
+    jobs += [("six", Six(seed, killed)) for seed in SEEDS for killed in (False, True)]
+    todo = [job for job in jobs if not any(good(it, options.load) for it in of(job, done))]
+    for kind, job in todo[: options.most]:
         with tempfile.TemporaryDirectory() as folder:
-            done["cells"].append(play(cell, settings(), Path(folder)))
-        print_table(done["cells"][-1:])
+            try:
+                found = job.play(Path(folder))
+            except TimeoutError as error:
+                found = asdict(job) | {"failed": str(error).partition("\n")[0]}
+        before = of((kind, job), done)
+        done[kind] = [*(it for it in done[kind] if it not in before), found]
+        print_table([found])
         if options.out:
             write_json(options.out, done)
+    if done["six"]:
+        print_table(compared([it for it in done["six"] if "failed" not in it]))
 
 
 if __name__ == "__main__":

@@ -94,23 +94,30 @@ def live(role: str, name: str, folder: Path, addresses: Mapping[str, str], strik
     config, security = load_config(folder / "config.toml"), Tls(folder / "certs", name)
     striker = Striker(strike if strike and strike.who == name else None, folder)
     state = folder / "state"
+    edges = {it: at for it, at in addresses.items() if it != "cloud"}
     try:
         match role:
             case "edge":
                 from elsa.engine.deploy.edge import run_edge
 
-                run_edge(config, addresses[name], security, state=state, say=say)
+                meet = addresses["cloud"] if config.deploy.link == "flower" else ""
+                run_edge(config, addresses[name], security, cloud=meet, state=state, say=say)
             case "device":
                 from elsa.engine.deploy.device import run_device
 
                 rows, seen = folder / f"{name}.csv", (striker,)
-                run_device(config, addresses, rows, security, state=state, layers=seen, say=say)
+                run_device(config, edges, rows, security, state=state, layers=seen, say=say)
             case _:
                 from elsa.engine.deploy.cloud import run_cloud
 
-                out = folder / "run"
                 run_cloud(
-                    config, addresses, security, out=out, layers=(striker,), listen=striker.event
+                    config,
+                    addresses["cloud"] if config.deploy.link == "flower" else edges,
+                    security,
+                    out=folder / "run",
+                    layers=(striker,),
+                    listen=striker.event,
+                    say=say,
                 )
     except ElsaError as error:
         say("%s: %s", type(error).__name__, error)
@@ -122,7 +129,7 @@ class Parties:
 
     Attributes:
         folder: of everything they read and write.
-        addresses: HOST:PORT of each edge.
+        addresses: HOST:PORT of each edge, and of the cloud where it is the one that is called.
     """
 
     def __init__(self, config: Config, folder: Path, strike: Strike | None = None) -> None:
@@ -136,12 +143,13 @@ class Parties:
             part = table.take(list(range(number, len(table), count.devices)))
             write_rows(folder / f"device-{number}.csv", part, config)
         make_authority(folder / "certs")
-        parties = [Party("cloud", "cloud")]
+        parties = [Party("cloud", "cloud", ("127.0.0.1",))]
         parties += [Party(f"edge-{n}", "edge", ("127.0.0.1",)) for n in range(count.edges)]
         parties += [Party(f"device-{n}", "device") for n in range(count.devices)]
         for party in parties:
             issue(folder / "certs", party, 2)
-        self.addresses = dict(zip(numbered("edge", count.edges), free_ports(), strict=False))
+        servers = [*numbered("edge", count.edges), "cloud"]
+        self.addresses = dict(zip(servers, free_ports(), strict=False))
         self._processes: dict[str, BaseProcess] = {}
 
     def __enter__(self) -> Self:
