@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elsa.engine.deploy.reach import PINGS, measure, nearest, survey
@@ -33,6 +33,7 @@ class Far:
 ways = st.lists(st.floats(1e-4, 2.0), min_size=PINGS, max_size=PINGS)
 
 
+@settings(deadline=None)
 @given(ways, ways, st.floats(-1e5, 1e5))
 def test_clocks_are_told_apart_to_half_of_the_quickest_ping(
     there: list[float], back: list[float], ahead: float

@@ -12,7 +12,7 @@ from elsa.config.schema import Deploy
 from elsa.core.codec import Packet
 from elsa.engine.deploy import rounds as module
 from elsa.engine.deploy.rounds import CLOUD, EdgeRounds
-from elsa.errors import ConfigError, ProtocolError
+from elsa.errors import ConfigError, ElsaError, ProtocolError
 from elsa.wire.messages import (
     Accepted,
     Activations,
@@ -116,7 +116,7 @@ class World:
         def ask() -> None:
             try:
                 self.answer.append(self.rounds.handle(CLOUD, order))
-            except ProtocolError as error:
+            except ElsaError as error:  # as `wire.transport.serve` does
                 self.answer.append(error)
 
         thread = threading.Thread(target=ask, name="cloud")
