@@ -63,7 +63,7 @@ class Defence:
             states = Rotation.draw(subspace, self.turn.angle, key.derive("turn")).forward(states)
         if self.noise is not None:
             generator = torch.Generator().manual_seed(seed)
-            states = self.noise.apply(states, torch.randn(states.shape, generator=generator))
+            states = self.noise.rows(states, torch.randn(states.shape, generator=generator))
         codec, frame = self.codec(), Frame(tuple(lengths), seed)
         return codec.decode(codec.encode(states, frame), frame).float()
 

@@ -23,7 +23,8 @@ from elsa.audit.knowledge import Knowledge
 from elsa.audit.row import Row
 from elsa.audit.transcript import Session, read_sessions
 from elsa.config.load import load_config
-from elsa.config.schema import Config, Noise, SsOp, Wire
+from elsa.config.privacy import Noise, SsOp
+from elsa.config.schema import Config, Wire
 from elsa.core.codec import HopCodecs
 from elsa.core.split import Split
 from elsa.data.batches import Batch, Examples
@@ -31,11 +32,12 @@ from elsa.data.sources import load_table
 from elsa.data.table import Columns
 from elsa.engine import run as engine
 from elsa.engine.answers import batches_of, honest
-from elsa.engine.build import Sources, build_federation, noise_of, open_sources
+from elsa.engine.build import Sources, build_federation, open_sources
 from elsa.engine.codecs import hop_codecs
 from elsa.engine.directions import PUBLIC, public_directions
 from elsa.engine.federation import Federation
 from elsa.engine.parts import encode
+from elsa.engine.perturbation import noise_of
 from elsa.engine.recording import TRANSCRIPT
 from elsa.engine.runner import Listener
 from elsa.errors import ConfigError

@@ -51,6 +51,8 @@ def _rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("answers wholly right", f"{summary['answers']:.3f}"))
     if summary["loss"] is not None:  # real machines hold no common test rows
         rows.append(("test loss", f"{summary['loss']:.3f}"))
+    for unit, epsilon in summary.get("epsilon", {}).items():
+        rows.append((f"epsilon a {unit}", f"{epsilon:.3g} at delta {summary['delta']:g}"))
     rows += [
         ("samples trained on", f"{summary['samples']:,}"),
         ("wall time", duration(summary["wall_seconds"])),

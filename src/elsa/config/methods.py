@@ -75,6 +75,8 @@ _PLAIN: Mapping[str, Any] = {
     "wire.adapters": "",
     "ssop.rank": 0,
     "noise.ratio": 0.0,
+    "noise.gradient_ratio": 0.0,
+    "noise.update_ratio": 0.0,
 }
 """What holds unless a method says otherwise."""
 

@@ -39,6 +39,7 @@ def _alone(config: "Config") -> list[tuple[str, Any, Any]]:
         ("cluster.trust", config.cluster.trust, False),
         ("ssop.rank", config.ssop.rank, 0),
         ("noise.ratio", config.noise.ratio, 0.0),
+        ("noise.gradient_ratio", config.noise.gradient_ratio, 0.0),
         ("audit.record_rounds", config.audit.record_rounds, 0),
     ]
     if config.split.layout == "whole":

@@ -11,6 +11,7 @@ from elsa.config.aggregation import Aggregate, aggregation_problem
 from elsa.config.clustering import Cluster
 from elsa.config.methods import method_problem
 from elsa.config.placement import placement_problem
+from elsa.config.privacy import Audit, Noise, SsOp, noise_problem
 from elsa.config.section import Count, Fraction, Positive, Section
 from elsa.config.splitting import split_problem
 
@@ -175,17 +176,6 @@ class Wire(Section):
     """Where codecs remember on disk; empty remembers in memory."""
 
 
-class SsOp(Section):
-    """The secret rotation of what an edge sees (semantic subspace orthogonal perturbation)."""
-
-    rank: Annotated[int, Field(ge=0)] = 0
-    """r, directions that are rotated; 0 rotates nothing."""
-    angle: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Largest angle, in half turns."""
-    fresh: Literal["fixed", "round", "batch"] = "fixed"
-    about: Literal["mean", "origin"] = "mean"
-
-
 class Attack(Section):
     """Devices that poison the federation, for studies; see docs/attacks.md."""
 
@@ -200,15 +190,6 @@ class Attack(Section):
     scale: Positive = 1.0
     noise: Annotated[float, Field(ge=0)] = 0.0
     """Of a free rider: norm of the noise, as a part of the norm of what it adds it to."""
-
-
-class Noise(Section):
-    """Clipping of what an edge sees, token by token, and Gaussian noise on it."""
-
-    ratio: Annotated[float, Field(ge=0)] = 0.0
-    """Standard deviation of each value's noise in parts of `clip`; 0 neither clips nor adds any."""
-    clip: Positive = 12.0
-    """C, largest norm of a token's hidden state."""
 
 
 class Link(Section):
@@ -261,17 +242,6 @@ class Evaluate(Section):
     batch_size: Count = 64
 
 
-class Audit(Section):
-    """The transcript that `elsa audit` attacks: what edge servers see of devices."""
-
-    record_rounds: Annotated[int, Field(ge=0)] = 0
-    """Global rounds to record, the first so many; 0 records nothing."""
-    record_devices: Annotated[int, Field(ge=0)] = 0
-    """Devices to record, the first so many; 0 records all."""
-    megabytes: Count = 256
-    """What is recorded at most."""
-
-
 class Config(Section):
     """A whole run."""
 
@@ -318,7 +288,8 @@ class Config(Section):
         self._check_tasks()
         self._check_unusual()
         self._check_attack()
-        for problem in (aggregation_problem, split_problem, placement_problem, method_problem):
+        problems = aggregation_problem, split_problem, noise_problem, placement_problem, method_problem
+        for problem in problems:
             if found := problem(self):
                 raise ValueError(found)
         return self

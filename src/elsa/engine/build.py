@@ -1,6 +1,5 @@
 """From a config to the parties of a run: the only place where names become objects."""
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -10,12 +9,9 @@ from torch import Tensor
 
 from elsa.config.names import numbered
 from elsa.config.schema import Config
-from elsa.config.schema import Noise as NoiseSettings
 from elsa.core.codec import HopCodecs
 from elsa.core.cost import ModelShape
-from elsa.core.noise import Noise
 from elsa.core.secret import SecretSeed
-from elsa.core.ssop import check_rank
 from elsa.data.batches import Examples, joined
 from elsa.data.partition import Rows, partition
 from elsa.data.unusual import set_apart
@@ -36,6 +32,7 @@ from elsa.engine.parts import (
     split_of,
     table_digest,
 )
+from elsa.engine.perturbation import perturbation_of, simulated_secret
 from elsa.engine.poison import plot_of, poisoned, poisoned_rows
 from elsa.engine.probes import open_probing
 from elsa.engine.tasks import TaskParts, data_of, devices_of, load_models
@@ -48,7 +45,6 @@ from elsa.roles.edge import Edge
 from elsa.roles.edgemodel import EdgeModel
 from elsa.roles.learner import OptimizerSettings
 from elsa.roles.overseer import Overseer
-from elsa.roles.perturb import Perturbation
 from elsa.roles.probing import Probing
 from elsa.roles.trunk import PerDeviceTrunk, SequentialTrunk, SharedTrunk, TrunkAdapters
 from elsa.wire.meter import Meter
@@ -292,7 +288,7 @@ def _devices(
         examples = encode(task.text.train, sources.tokenizer, config)
         for name, rows in zip(members, shares_of(config, task, len(members)), strict=True):
             number, codecs = len(devices), codecs_of(name)
-            secret = _simulated_secret(config, name)
+            secret = simulated_secret(config, name)
             own = halves(examples.take(rows), part, config.run.seed, number)
             of = (config, task.model, pad_id)
             device = device_of(*of, own, codecs, name, number, secret)
@@ -341,7 +337,7 @@ def _pool(
     rows = joined([device.training for device in devices])
     of = (config, task.model, sources.tokenizer.pad_id, (rows, rows.take([])), codecs_of(POOL))
     # The first device's number: where there is but one, its batches come in the same order.
-    return device_of(*of, POOL, 0, _simulated_secret(config, POOL))
+    return device_of(*of, POOL, 0, simulated_secret(config, POOL))
 
 
 def _tester(
@@ -352,7 +348,7 @@ def _tester(
 ) -> Device:
     model, name = task.model, tester_of(task.name)
     split = split_of(config, model.checkpoint.blocks)
-    number, secret = config.federation.devices, _simulated_secret(config, name)
+    number, secret = config.federation.devices, simulated_secret(config, name)
     return Device(
         name,
         model.segments(split),
@@ -373,7 +369,7 @@ def _settings(
         bucketing=config.train.bucketing,
         pad_id=pad_id,
         seed=int(np.random.SeedSequence((config.run.seed, number)).generate_state(1)[0]),
-        perturbation=_perturbation(config, secret, model.checkpoint.hidden_size),
+        perturbation=perturbation_of(config, secret, model.checkpoint.hidden_size),
         sent=adapters_sent(config.wire),
         micro_batch=config.train.micro_batch,
         keep_bytes=config.split.keep_mb * 10**6,
@@ -389,22 +385,3 @@ def _optimizer(config: Config) -> OptimizerSettings:
         train.optimizer_state == "keep",
         config.aggregate.mu,
     )
-
-
-def _perturbation(config: Config, secret: SecretSeed, hidden: int) -> Perturbation | None:
-    ssop, noise = config.ssop, noise_of(config.noise)
-    if not ssop.rank and noise is None:
-        return None
-    if ssop.rank:
-        check_rank(ssop.rank, hidden)
-    return Perturbation(ssop.rank, ssop.angle, ssop.fresh, ssop.about, secret, noise)
-
-
-def noise_of(settings: NoiseSettings) -> Noise | None:
-    """Clipping and noise as set; None where there is none."""
-    return Noise(settings.clip, settings.ratio) if settings.ratio else None
-
-
-def _simulated_secret(config: Config, device: str) -> SecretSeed:
-    """A simulated device's secret; it follows from the seed, so that a run can be repeated."""
-    return SecretSeed(hashlib.sha256(f"{config.run.seed}/{device}/ssop".encode()).digest())

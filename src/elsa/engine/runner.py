@@ -13,6 +13,7 @@ from torch import Tensor
 from elsa.config.schema import Config
 from elsa.core.cluster import embedding
 from elsa.core.score import Tally
+from elsa.engine.accounting import spent
 from elsa.engine.build import Sources, tester_of
 from elsa.engine.export import export_adapters
 from elsa.engine.globalround import DeviceRound, Watch
@@ -44,6 +45,8 @@ class Totals:
         loss: mean training loss of the last round.
         scores: of the last evaluation.
         tasks: accuracy of each task in it, if there are several.
+        taken: global rounds that each device took part in.
+        rows: training rows of each device that has told.
     """
 
     samples: int = 0
@@ -53,6 +56,8 @@ class Totals:
     loss: float = 0.0
     scores: Mapping[str, float | None] | None = None
     tasks: Mapping[str, float] = field(default_factory=dict)
+    taken: Mapping[str, int] = field(default_factory=dict)
+    rows: Mapping[str, int] = field(default_factory=dict)
 
 
 class State(Protocol):
@@ -215,13 +220,18 @@ class Runner:
             number, loss, samples, seconds, self._rounds.seconds - simulated, passed
         )
         self._emit(finished)
+        totals = self._totals
         self._totals = replace(
-            self._totals,
-            samples=self._totals.samples + samples,
-            training_seconds=self._totals.training_seconds + seconds,
+            totals,
+            samples=totals.samples + samples,
+            training_seconds=totals.training_seconds + seconds,
             simulated_seconds=self._rounds.seconds,
             loss=loss,
+            taken={**totals.taken, **{it: totals.taken.get(it, 0) + 1 for it in devices}},
+            rows={**totals.rows, **{it.device: it.rows for it in reports if it.rows}},
         )
+        for account in self._spent():
+            self._emit(account)
         scores = self._evaluate(number)
         self._directory.metrics.append(_metrics(finished, scores, self._totals.tasks))
         self._save()
@@ -233,6 +243,10 @@ class Runner:
             self._emit(events.SplitsChosen(number, splits))
         if changed and self._planner is not None:
             self._directory.write_plan(self._planner.reckoned())
+
+    def _spent(self) -> Sequence[events.NoiseSpent]:
+        totals = self._totals
+        return spent(self._config, self._federation.cloud.round - 1, totals.taken, totals.rows)
 
     def _evaluate(self, number: int) -> events.Evaluated | None:
         every, rounds = self._config.evaluate.every, self._config.federation.rounds
@@ -277,6 +291,9 @@ class Runner:
         }
         if totals.tasks:
             summary["tasks"] = dict(totals.tasks)
+        if accounts := self._spent():
+            summary["epsilon"] = {it.unit: it.epsilon for it in accounts}
+            summary["delta"] = self._config.noise.delta
         return summary | {
             "loss": scores.get("loss"),
             "training_loss": totals.loss,

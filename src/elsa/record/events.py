@@ -129,6 +129,24 @@ class TaskEvaluated:
 
 
 @dataclass(frozen=True)
+class NoiseSpent:
+    """What the noise of all rounds so far is worth, for the device that sent most often.
+
+    Attributes:
+        unit: what is protected by it: "token", "label" or "device"; see `core.noise`.
+        releases: how often something of one unit left the device, at most.
+        epsilon: for `delta`.
+    """
+
+    round: int
+    unit: str
+    releases: int
+    epsilon: float
+    delta: float
+    kind: Literal["noise_spent"] = "noise_spent"
+
+
+@dataclass(frozen=True)
 class DevicePlaced:
     """A device was given an edge, or none (then `edge` is empty), and why.
 
@@ -219,6 +237,7 @@ Event = (
     | RoundFinished
     | Evaluated
     | TaskEvaluated
+    | NoiseSpent
     | DevicePlaced
     | Clustered
     | DeviceJudged

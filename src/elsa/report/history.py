@@ -19,6 +19,8 @@ HOPS = {
 }
 PADDED = "uncompressed_padded_float32"
 SCORES = ("accuracy", "accuracy_mean_device", "accuracy_worst_device", "perplexity", "answers")
+UNITS = ("token", "label", "device")
+"""What noise protects one of; see `record.events.NoiseSpent`."""
 LAST = 10**9
 """A round beyond it is taken for damage."""
 
@@ -34,7 +36,8 @@ class History:
         label: its name in the page, of its own.
         record: where it comes from.
         measured: by name, then by round: "loss", "samples", "simulated", "wall", the hops, what
-            was evaluated, and "task NAME" for the accuracy of each of several tasks.
+            was evaluated, "task NAME" for the accuracy of each of several tasks, and
+            "epsilon UNIT".
         devices: by name, then by (round, edge round): what a device reported.
         edges: the edge that each device was last seen at.
     """
@@ -127,6 +130,8 @@ def _take(made: History, event: events.Event) -> None:
                 put(name, getattr(event, name))
         case events.TaskEvaluated():
             put(f"task {event.task}", event.accuracy)
+        case events.NoiseSpent() if event.unit in UNITS:
+            put(f"epsilon {event.unit}", event.epsilon)
         case events.DeviceFinished() if 0 <= event.edge_round < LAST:
             made.devices[event.device][event.round, event.edge_round] = event
             made.edges[event.device] = event.edge

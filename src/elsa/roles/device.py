@@ -138,6 +138,7 @@ class Device:
         self._rotations: Rotations | None = None
         self._stream = self.stream() if len(training) else None
         self._kept = Kept(settings.keep_bytes)
+        self._last = (-1, -1, 0)
 
     @property
     def training(self) -> Examples:
@@ -160,13 +161,16 @@ class Device:
         if self._stream is None:
             raise ProtocolError(f"device {self.name} holds no training rows")
         plan = yield from self._ready(round_, edge_round)
-        learner = Learner(unwrap(plan.adapters), self._settings.optimizer, self._moments)
+        received, how = unwrap(plan.adapters), self._settings.perturbation
+        again = self._again(round_, edge_round)
+        learner = Learner(received, self._settings.optimizer, self._moments)
         passes = self._passes(plan)
         loss, samples = 0.0, 0
         alone: list[tuple[int, ...]] = []
         for step in range(plan.local_steps):
             batch = next(self._stream)
-            local = self._local(batch, learner, self._disguise(round_, edge_round, step))
+            place = (round_, edge_round, step, again)
+            local = self._local(batch, learner, self._disguise(*place))
             rows = len(batch.lengths)
             loss += rows * (yield from passes.step(step, local))
             learner.step()
@@ -175,27 +179,33 @@ class Device:
             samples += rows
         if self._settings.optimizer.keep_moments:
             self._moments = learner.moments()
+        learned: Mapping[str, Tensor] = learner.tensors()
+        mean, told = loss / max(samples, 1), loss / max(samples, 1)
+        if how is not None and how.update is not None:
+            secret = how.secret.derive("update", round_, edge_round, again)
+            learned, told = how.submitted(received, learned, secret), 0.0
         update = Update(
             round=round_,
             edge_round=edge_round,
-            adapters=wrap(learner.tensors(), self._settings.sent),
+            adapters=wrap(learned, self._settings.sent),
             rows=len(self._training),
             samples=samples,
-            loss=loss / max(samples, 1),
+            loss=told,
         )
         expect(Accepted, (yield update))
-        return Trained(update.samples, update.loss, alone)
+        return Trained(samples, mean, alone)
 
     def evaluate(self, round_: int) -> Exchange[Tally]:
         """Measure the edge's adapters on the held-out rows, through the wire as it is."""
         plan = yield from self._ready(round_, 0)
+        again = self._again(round_, -1)
         learner = Learner(unwrap(plan.adapters), self._settings.optimizer)
         passes, total = self._passes(plan), Tally()
         batches = eval_batches(
             self._held_out, self._settings.eval_batch_size, self._settings.pad_id
         )
         for step, batch in enumerate(batches):
-            local = self._local(batch, learner, self._disguise(round_, -1, step))
+            local = self._local(batch, learner, self._disguise(round_, -1, step, again))
             total += yield from passes.score(step, local)
         score = Score(round_, total.items, total.correct, total.mean_loss, total.texts, total.whole)
         expect(Accepted, (yield score))
@@ -278,18 +288,26 @@ class Device:
             return Keeping(hops, self._kept)
         return _PASSES[self.segments.split.layout](hops)
 
-    def _disguise(self, round_: int, edge_round: int, step: int) -> Disguise:
+    def _again(self, round_: int, edge_round: int) -> int:
+        """How often it was at this place before; what it sends must never share its noise."""
+        if self._last[:2] == (round_, edge_round):
+            self._last = (round_, edge_round, self._last[2] + 1)
+        else:
+            self._last = (round_, edge_round, 0)
+        return self._last[2]
+
+    def _disguise(self, round_: int, edge_round: int, step: int, again: int) -> Disguise:
         how = self._settings.perturbation
         if how is None:
             return Disguise()
         place = (round_, edge_round, step)
-        secret = how.secret.derive("noise", *place)
+        secret = how.secret.derive("noise", *place, again)
         if not how.rank:
-            return Disguise(None, how.noise, secret)
+            return Disguise(None, how.noise, secret, how.gradients)
         if self._rotations is None:
             rows = self._training if len(self._training) else self._held_out
             self._rotations = rotations_of(how, self.segments.bottom, rows, self._settings.pad_id)
-        return Disguise(self._rotations.at(*place), how.noise, secret)
+        return Disguise(self._rotations.at(*place), how.noise, secret, how.gradients)
 
     def _local(self, batch: Batch, learner: Learner, disguise: Disguise) -> LocalStep:
         bottom, top, how = self.segments.bottom, self.segments.top, self._settings

@@ -67,7 +67,9 @@ class ThreePart:
         batch, numbers = local.batch, self._numbers(local)
         h2 = yield from self._pass_trunk(step, local, local.up(), numbers, training=True)
         loss, slope = local.learn(h2)
-        g2 = self._hops.seal("g2", slope, _reached(local), step, numbers)
+        down = _reached(local)
+        shown = local.disguise.slope(slope, down)
+        g2 = self._hops.seal("g2", shown, down, step, numbers)
         reply = yield Gradients(step, g2)
         if local.learns_below:
             back = expect(Gradients, reply)

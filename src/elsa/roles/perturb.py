@@ -1,8 +1,11 @@
-"""What a device does to its hidden states before they leave it, and its undoing.
+"""What a device does to what leaves it, and its undoing.
 
-A secret rotation (SS-OP, `core.ssop`), then clipping and noise (`core.noise`); either may be off.
+To hidden states a secret rotation (SS-OP, `core.ssop`), then clipping and noise (`core.noise`); to
+gradients at the second cut, and to what it changed of its adapters, clipping and noise. Each may be
+off.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,7 +33,9 @@ class Perturbation:
         fresh: how long a rotation lives.
         about: the point that stays.
         secret: what only this device knows; it is in no message and no file.
-        noise: clipping and noise; None adds none.
+        noise: clipping and noise of hidden states; None adds none.
+        gradients: of gradients at the second cut.
+        update: of the change that it submits.
     """
 
     rank: int
@@ -39,6 +44,23 @@ class Perturbation:
     about: Literal["mean", "origin"]
     secret: SecretSeed
     noise: Noise | None = None
+    gradients: Noise | None = None
+    update: Noise | None = None
+
+    def submitted(
+        self, start: Mapping[str, Tensor], end: Mapping[str, Tensor], secret: SecretSeed
+    ) -> Mapping[str, Tensor]:
+        """The adapters to submit, from those received and those learned.
+
+        Args:
+            start: as received.
+            end: as learned, of the same names.
+            secret: of this edge round's noise.
+        """
+        if self.update is None:
+            return end
+        drawn = {name: secret.derive(name).normal(value.shape) for name, value in end.items()}
+        return self.update.whole(start, end, drawn)
 
 
 def rotations_of(
@@ -72,11 +94,13 @@ class Disguise:
         rotation: turns it; None does not.
         noise: clips it and adds noise; None does not.
         secret: of this batch's noise.
+        gradients: clips and adds noise to what is sent down; None does not.
     """
 
     rotation: Rotation | None = None
     noise: Noise | None = None
     secret: SecretSeed | None = None
+    gradients: Noise | None = None
 
     def show(self, states: Tensor, part: int = 0) -> Tensor:
         """What the edge may see of the states [T, D]; differentiable.
@@ -87,9 +111,16 @@ class Disguise:
             states = self.rotation.forward(states)
         if self.noise is not None and self.secret is not None:
             drawn = self.secret.derive(part).normal(states.shape).to(states.device, torch.float32)
-            states = self.noise.apply(states, drawn)
+            states = self.noise.rows(states, drawn)
         return states
 
     def read(self, states: Tensor) -> Tensor:
         """What the edge sent [R, D], for the top; differentiable."""
         return states if self.rotation is None else self.rotation.inverse(states)
+
+    def slope(self, gradients: Tensor, sizes: Sequence[int]) -> Tensor:
+        """What the edge may see of the gradients [R, D] of texts of so many rows each."""
+        if self.gradients is None or self.secret is None:
+            return gradients
+        drawn = self.secret.derive("gradients").normal(gradients.shape).to(torch.float32)
+        return self.gradients.texts(gradients, sizes, drawn)

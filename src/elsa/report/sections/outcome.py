@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from elsa.report.history import HOPS, PADDED, History
+from elsa.report.history import HOPS, PADDED, UNITS, History
 from elsa.report.numbers import (
     NOTHING,
     fixed,
@@ -100,6 +100,9 @@ def _measures() -> dict[str, list[tuple[str, Measure]]]:
             ("Answers wholly right", last("answers")),
             ("Test loss", last("test loss")),
             ("Training loss", last("loss")),
+        ],
+        "What the noise is worth": [
+            (f"Epsilon a {unit}, so far", last(f"epsilon {unit}")) for unit in UNITS
         ],
         "Effort": [
             ("Rounds", lambda run: str(run.done)),
