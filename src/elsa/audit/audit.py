@@ -99,20 +99,21 @@ def _victim(
     if batches is None:
         return None
     read = [
-        (step.h1, batch)
-        for step, batch in zip(session.steps, batches, strict=True)
+        (number, step.h1, batch)
+        for number, (step, batch) in enumerate(zip(session.steps, batches, strict=True))
         if step.h1 is not None
     ]
     if not read:
         return None
-    lengths = tuple(length for _, batch in read for length in batch.lengths)
-    tokens = torch.cat([batch.input_ids[batch.mask > 0] for _, batch in read])
-    seen = Texts(torch.cat([h1 for h1, _ in read]), lengths, tokens)
+    lengths = tuple(length for _, _, batch in read for length in batch.lengths)
+    tokens = torch.cat([batch.input_ids[batch.mask > 0] for _, _, batch in read])
+    seen = Texts(torch.cat([h1 for _, h1, _ in read]), lengths, tokens)
+    steps = [number for number, _, batch in read for _ in batch.lengths]
     known = min(settings.known, len(lengths) // 2)
     generator = np.random.default_rng((settings.seed, len(lengths)))
     rest = known + generator.permutation(len(lengths) - known)
     chosen = rest[: -(-settings.texts // devices)].tolist()
-    return Victim(seen.take(range(known)), seen.take(chosen))
+    return Victim(seen, range(known), chosen, steps)
 
 
 def _labels(
@@ -128,6 +129,7 @@ def _labels(
     others: list[int] = []
     foretold: list[bool] = []
     every: list[int] = []
+    weighed: list[bool] = []
     last = {**sessions[-1].adapters, **sessions[-1].update}
     for session in sessions:
         batches = answers(session)
@@ -135,6 +137,12 @@ def _labels(
             continue
         truth = [batch.labels for batch in batches]
         guesses = labels.from_gradients(knowledge.top, session, classes)
+        noise = knowledge.defence.gradients
+        if noise is not None:
+            best = labels.despite_noise(knowledge.top, session, classes, noise, last)
+            for guess, real in zip(best, truth, strict=True):
+                if guess is not None:
+                    weighed += (guess == real).tolist()
         marks = [labels.directions(session, step) for step in session.steps]
         for guess, real in zip(guesses, truth, strict=True):
             if guess is not None:
@@ -153,8 +161,10 @@ def _labels(
         nearest += (read == all_real[known:]).tolist()
         others += all_real[known:].tolist()
     found = []
+    became = "the top as the edge sent it and as it became, the noise but for its secret"
     for name, hits, right, knows in (
         ("gradients", matched, truths, "the top as the edge sent it"),
+        ("gradients, adaptive", weighed, truths, became),
         ("known labels", nearest, others, f"labels of {settings.known} texts of each edge round"),
         ("predictions", foretold, every, "the top as it became, and nothing of the labels"),
     ):

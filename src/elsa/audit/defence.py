@@ -16,7 +16,7 @@ from torch import Tensor
 from elsa.core.codec import Codec, Frame, Identity
 from elsa.core.noise import Noise
 from elsa.core.secret import SecretSeed
-from elsa.core.ssop import Rotation, Subspace
+from elsa.core.ssop import Fresh, Rotation, Subspace
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,15 @@ class Defence:
         codec: makes the codec of hop 1, which remembers nothing yet.
         turn: the rotation, if there is one.
         noise: the noise, if there is any; added after the rotation.
+        fresh: how long a rotation lives; see `core.ssop`.
+        gradients: the noise on gradients at the second cut, if there is any.
     """
 
     codec: Callable[[], Codec] = Identity
     turn: Turn | None = None
     noise: Noise | None = None
+    fresh: Fresh = "fixed"
+    gradients: Noise | None = None
 
     @property
     def exact(self) -> bool:

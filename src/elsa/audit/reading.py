@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from elsa.audit.defence import NONE
+from elsa.audit.geometry import by_geometry
 from elsa.audit.inverter import Training, learn
 from elsa.audit.knowledge import Knowledge, Texts
+from elsa.audit.language import Language, with_language
 from elsa.audit.row import Row
 from elsa.audit.scores import rouge_l, share
 from elsa.audit.tokens import Dictionary, adaptive, known
@@ -20,9 +22,13 @@ from elsa.data.batches import Examples
 
 HEARD = 60
 """Public texts kept out of the dictionary, on which an adaptive attacker tries what does best."""
+SHAPED = 600
+"""Public texts that rotated states are turned onto."""
 KNOWS = {
     "matching": "public model and text",
     "matching, adaptive": "public model and text, the defence but for its secrets",
+    "shape": "public model and text, that states are rotated",
+    "language": "public model and text with its language, the defence but for its secrets",
     "known texts": "public model and text, {known} texts of each device with their states",
     "inverter": "public model and text",
     "inverter, adaptive": "public model and text, the defence but for its secrets",
@@ -34,12 +40,16 @@ class Victim:
     """A device's texts as the edge saw them.
 
     Attributes:
-        known: texts that the attacker holds, in the attacks that say so.
-        secret: texts to read; the tokens in it are for scoring alone.
+        seen: all its texts; the tokens in it are for scoring alone.
+        known: numbers of those that the attacker holds, in the attacks that say so.
+        secret: numbers of those that are to be read.
+        steps: the batch that each text came in.
     """
 
-    known: Texts
-    secret: Texts
+    seen: Texts
+    known: Sequence[int]
+    secret: Sequence[int]
+    steps: Sequence[int]
 
 
 def read_tokens(
@@ -67,22 +77,29 @@ def read_tokens(
     heard, rest = natural.take(order[:HEARD]), natural.take(order[HEARD:])
     public = _joined([rest, made_up])
     dictionary = Dictionary.of(public)
-    secret = _joined([victim.secret for victim in victims])
-    guesses: dict[str, Tensor] = {}
+    secret = _joined([victim.seen.take(victim.secret) for victim in victims])
+    defence, guesses = knowledge.defence, dict[str, Tensor]()
     say("matching")
     guesses["matching"] = dictionary.reader()(secret.states)
     say("matching, adaptive")
-    guesses["matching, adaptive"] = adaptive(dictionary, heard, knowledge.defence, seed)(
-        secret.states
+    clipped = dictionary if defence.noise is None else dictionary.clipped(defence.noise)
+    guesses["matching, adaptive"] = adaptive(clipped, heard, defence, seed)(secret.states)
+    say("language")
+    language = Language.of(rest, len(knowledge.embeddings))
+    guesses["language"] = with_language(clipped, language, heard, defence, seed)(secret)
+    say("shape")
+    some = rest.take(range(min(SHAPED, len(rest.lengths))))
+    guesses["shape"] = torch.cat(
+        [_by_shape(knowledge, dictionary, some, victim) for victim in victims]
     )
     say("known texts")
     guesses["known texts"] = torch.cat(list(_with_known(knowledge, adapters, dictionary, victims)))
-    for name, defence in (("inverter", NONE), ("inverter, adaptive", knowledge.defence)):
-        if name != "inverter" and knowledge.defence.exact:
+    for name, assumed in (("inverter", NONE), ("inverter, adaptive", defence)):
+        if name != "inverter" and defence.exact:
             guesses[name] = guesses["inverter"]
             continue
         say(f"{name} learns")
-        inverter = learn(knowledge.embeddings, public, defence, training, seed)
+        inverter = learn(knowledge.embeddings, public, assumed, training, seed)
         guesses[name] = inverter.read(secret)
     counts = torch.bincount(natural.tokens[~torch.isin(natural.tokens, knowledge.ends)])
     always = torch.full_like(secret.tokens, int(counts.argmax()))
@@ -100,9 +117,25 @@ def _with_known(
     victims: Sequence[Victim],
 ) -> Iterator[Tensor]:
     for victim in victims:
-        pieces = victim.known.tokens.split_with_sizes(list(victim.known.lengths))
+        held, secret = victim.seen.take(victim.known), victim.seen.take(victim.secret)
+        pieces = held.tokens.split_with_sizes(list(held.lengths))
         truth = knowledge.see(Examples([it.numpy().astype(np.int32) for it in pieces]), adapters)
-        yield known(dictionary, truth, victim.known)(victim.secret.states)
+        yield known(dictionary, truth, held)(secret.states)
+
+
+def _by_shape(
+    knowledge: Knowledge, dictionary: Dictionary, natural: Texts, victim: Victim
+) -> Tensor:
+    """What is read of the secret texts: turned alike in all batches, or in each its own way."""
+    seen, fresh = victim.seen, knowledge.defence.fresh == "batch"
+    groups = list(victim.steps) if fresh else [0] * len(victim.steps)
+    found: dict[int, Tensor] = {}
+    for group in sorted({groups[it] for it in victim.secret}):
+        members = [it for it, other in enumerate(groups) if other == group]
+        texts = seen.take(members)
+        guess = by_geometry(dictionary, natural, texts, knowledge.ends)
+        found |= dict(zip(members, guess.split_with_sizes(list(texts.lengths)), strict=True))
+    return torch.cat([found[it] for it in victim.secret])
 
 
 def _rows(
@@ -137,7 +170,7 @@ def _rows(
     def rouge(texts: list[list[int]]) -> list[float]:
         return [rouge_l(one, other) for one, other in zip(truth, texts, strict=True)]
 
-    held = len(victims[0].known.lengths)
+    held = len(victims[0].known)
     knows = KNOWS[attack].format(known=held)
     chance = sum(hits(constant)) / max(sum(items), 1)
     return [

@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from elsa.audit.defence import Defence
 from elsa.audit.knowledge import Texts
+from elsa.core.noise import Noise
 
 Read = Callable[[Tensor], Tensor]
 """States [T, D] to the ids [T] that they seem to be of."""
@@ -54,6 +55,11 @@ class Dictionary:
         away = texts.states - mean
         axes = torch.linalg.eigh(away.double().T @ away.double()).eigenvectors.flip(1).float()
         return cls(texts, mean, axes, float(away.norm(dim=1).mean()))
+
+    def clipped(self, noise: Noise) -> "Dictionary":
+        """The same with states clipped as a device clips its own."""
+        texts = self.texts
+        return Dictionary.of(Texts(noise.clipped(texts.states), texts.lengths, texts.tokens))
 
     def reader(self, *, outside: int = 0, width: float = 0.0) -> Read:
         """A way to read states.

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from elsa.audit.audit import Candidates, Settings, attack
 from elsa.audit.defence import Defence, Turn
+from elsa.audit.front import Point, best_reader, draw_front
 from elsa.audit.knowledge import Knowledge
 from elsa.audit.row import Row
 from elsa.audit.transcript import Session, read_sessions
@@ -37,7 +38,7 @@ from elsa.engine.codecs import hop_codecs
 from elsa.engine.directions import PUBLIC, public_directions
 from elsa.engine.federation import Federation
 from elsa.engine.parts import encode
-from elsa.engine.perturbation import noise_of
+from elsa.engine.perturbation import gradient_noise_of, noise_of
 from elsa.engine.recording import TRANSCRIPT
 from elsa.engine.runner import Listener
 from elsa.errors import ConfigError
@@ -48,6 +49,7 @@ from elsa.record.manifest import read_manifest
 
 ROUNDS = 2
 """Global rounds of a run that is made to be recorded: two, so that rounds can be linked."""
+FRONT = "front.svg"
 PLAIN, OWN = "no defence", "this run"
 Say = Callable[[str], None]
 
@@ -73,7 +75,7 @@ def audit(
         stop: asked during these runs; true ends the audit.
 
     Returns:
-        audit.json, which it wrote.
+        audit.json, which it wrote; where accuracies can be compared there is front.svg beside it.
 
     Raises:
         ElsaError: it cannot be run, recorded or attacked.
@@ -89,30 +91,46 @@ def audit(
         )
     plain = undefended(config)
     found: dict[str, list[Row]] = {}
+    accuracy: dict[str, float] = {}
 
-    def record(config: Config, name: str) -> list[Row]:
+    def record(config: Config, name: str, arm: str) -> list[Row]:
         made = folder / name
         say(f"recording {ROUNDS} rounds in {made}")
-        engine.run(shortened(config), out=made, listen=listen, stop=stop)
+        done = engine.run(shortened(config), out=made, listen=listen, stop=stop)
+        if "accuracy" in done.summary:
+            accuracy[arm] = done.summary["accuracy"]
         return attack_run(made, run if run and name == "recorded" else made, settings, say)
 
     own = PLAIN if config == plain else OWN
     if run is not None and (run / TRANSCRIPT).is_dir():
         found[own] = attack_run(run, run, settings, say)
     else:
-        found[own] = record(config, "recorded")
+        found[own] = record(config, "recorded", own)
     if own != PLAIN:
-        found[PLAIN] = record(plain, "undefended")
+        found[PLAIN] = record(plain, "undefended", PLAIN)
     rows = {name: [asdict(row) for row in each] for name, each in found.items()}
+    if accuracy.keys() == {OWN, PLAIN}:
+        draw_front(folder / FRONT, front_of(found, accuracy), f"{config.run.name}, {ROUNDS} rounds")
     report = {
         "config": config.model_dump(mode="json"),
         "settings": asdict(settings),
+        "accuracy": accuracy,
         "attacks": rows,
     }
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "audit.json"
     write_atomically(path, json.dumps(report, indent=1, default=str).encode() + b"\n")
     return path
+
+
+def front_of(found: Mapping[str, Sequence[Row]], accuracy: Mapping[str, float]) -> list[Point]:
+    """Each arm's accuracy lost against no defence, and its tokens read by the best attack."""
+    points = []
+    for name, rows in found.items():
+        if best := best_reader(rows):
+            score, lost = best.score, 100 * (accuracy[PLAIN] - accuracy[name])
+            points.append(Point(name, score.value, score.low, score.high, lost))
+    return points
 
 
 def undefended(config: Config) -> Config:
@@ -176,7 +194,8 @@ def knowledge_of(
     table = load_table(PUBLIC, Columns(label=""), say=say)
     encoded = sources.tokenizer.encode(table.text, max_tokens=config.model.max_tokens)
     public = Examples([it.input_ids for it in encoded if len(it.input_ids)])
-    defence = Defence(lambda: codecs_of().h1, turn, noise_of(config.noise))
+    noise, gradients = noise_of(config.noise), gradient_noise_of(config.noise)
+    defence = Defence(lambda: codecs_of().h1, turn, noise, ssop.fresh, gradients)
     pad = sources.tokenizer.pad_id
     return Knowledge(held.bottom, model.trunk(split), held.top, public, pad, defence), codecs_of
 
@@ -184,7 +203,8 @@ def knowledge_of(
 def show(path: Path, console: Console | None = None) -> None:
     """Print an audit as a table on standard output."""
     console = console or Console()
-    report = json.loads(path.read_text("utf-8"))["attacks"]
+    whole = json.loads(path.read_text("utf-8"))
+    report = whole["attacks"]
     columns = [name for name in (PLAIN, OWN) if name in report]
     table = Table("about", "attack", "score", *columns, "chance", "attacker knows", box=None)
     rows = {(row["about"], row["attack"], row["measure"]): row for row in report[columns[-1]]}
@@ -192,6 +212,11 @@ def show(path: Path, console: Console | None = None) -> None:
         cells = [_cell(report[name], key) for name in columns]
         table.add_row(*key, *cells, f"{row['score']['chance']:.3f}", row["knows"])
     console.print(table)
+    if shown := whole["accuracy"]:
+        said = ", ".join(f"{name} {value:.3f}" for name, value in shown.items())
+        console.print(f"accuracy after {ROUNDS} rounds: {said}", highlight=False)
+    if (front := path.with_name(FRONT)).is_file():
+        console.print(f"front    {front}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"audit    {path}", highlight=False, markup=False, soft_wrap=True)
 
 

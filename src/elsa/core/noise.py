@@ -58,7 +58,8 @@ class Noise:
     def clipped(self, states: Tensor) -> Tensor:
         """States [T, D] with norms of C at most; differentiable."""
         size = states.float().norm(dim=-1, keepdim=True).clamp(min=1e-12)
-        return states * (self.norm / size).clamp(max=1).to(states.dtype)
+        clipped: Tensor = states * (self.norm / size).clamp(max=1).to(states.dtype)
+        return clipped
 
     def texts(self, gradients: Tensor, sizes: Sequence[int], drawn: Tensor) -> Tensor:
         """Gradients with the rows of each text clipped together, and noise on every value.

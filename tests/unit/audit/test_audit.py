@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from elsa.audit.transcript import Session, Step, read_sessions
 from elsa.cli.audit import attack_run, audit, knowledge_of, show
 from elsa.config.printing import dump_toml
 from elsa.core.codec import EXACT
+from elsa.core.noise import Noise
 from elsa.core.ragged import flat_index, pack
 from elsa.engine.answers import batches_of
 from elsa.engine.build import build_federation, open_sources
@@ -112,6 +114,40 @@ def test_labels_are_read_from_gradients_of_the_undefended_wire(
     assert sum(hits) / len(hits) > 0.95
 
 
+def test_noise_on_gradients_hides_labels_and_who_knows_of_it_reads_more(
+    sessions: list[Session], answer: Callable[[Session], Any], make: Any, sources: Any
+) -> None:
+    knowledge, _ = knowledge_of(make(), sources)
+    top, classes = knowledge.top, knowledge.top.task.labels
+    last = {**sessions[-1].adapters, **sessions[-1].update}
+    generator = torch.Generator().manual_seed(0)
+
+    def right(read: Callable[[Session], Any], noise: Noise) -> float:
+        hits: list[bool] = []
+        for session in sessions:
+            seen = replace(session, steps=[])
+            for step in session.steps:
+                assert step.g2 is not None
+                drawn = torch.randn(step.g2.shape, generator=generator)
+                seen.steps.append(replace(step, g2=noise.texts(step.g2, step.lengths, drawn)))
+            for guess, batch in zip(read(seen), answer(session), strict=True):
+                hits += (guess == batch.labels).tolist()
+        return sum(hits) / len(hits)
+
+    def blind(session: Session) -> Any:
+        return labels.from_gradients(top, session, classes)
+
+    def knowing(noise: Noise) -> Callable[[Session], Any]:
+        return lambda session: labels.despite_noise(top, session, classes, noise, last)
+
+    little, some, much = (Noise(0.01, ratio) for ratio in (1e-5, 1.0, 1e4))
+    assert right(blind, little) > 0.95 and right(knowing(little), little) > 0.95
+    assert right(knowing(some), some) > right(blind, some)
+    foretold = right(lambda session: labels.predicted(top, last, session), much)
+    assert right(blind, much) < 0.4
+    assert right(knowing(much), much) == pytest.approx(foretold, abs=0.02)
+
+
 def test_sessions_are_linked_by_the_states_that_they_show() -> None:
     generator = torch.Generator().manual_seed(0)
     found = []
@@ -133,7 +169,12 @@ def test_all_attacks_on_a_run_have_scores_and_the_same_again(recorded: Path) -> 
     rows = attack_run(recorded, recorded, QUICK, lambda _: None)
     found = {(row.about, row.attack, row.measure): row.score for row in rows}
     assert {about for about, _, _ in found} == {"tokens", "labels", "membership", "linking"}
-    for name in ("matching", "known texts"):  # the tiny model's states depend much on context
+    for name in (
+        "matching",
+        "known texts",
+        "language",
+        "shape",
+    ):  # the tiny model's states depend much on context
         score = found["tokens", name, "recovery"]
         assert score.value > 0.4 > score.chance + 0.2
     for score in found.values():
@@ -158,7 +199,10 @@ def test_an_audit_of_a_config_stands_beside_the_same_without_defence(
     )
     (tmp_path / "c.toml").write_text(dump_toml(config), encoding="utf-8")
     path = audit(tmp_path / "c.toml", [], tmp_path / "out", QUICK)
-    rows = json.loads(path.read_text("utf-8"))["attacks"]
+    whole = json.loads(path.read_text("utf-8"))
+    rows = whole["attacks"]
+    assert whole["accuracy"].keys() == rows.keys() == {"no defence", "this run"}
+    assert "<svg" in (tmp_path / "out/front.svg").read_text("utf-8")
     matching = {
         name: next(row for row in each if row["attack"] == "matching")["score"]["value"]
         for name, each in rows.items()

@@ -209,7 +209,7 @@ def test_broken_toml_is_refused_with_file_and_line(tmp_path: Path) -> None:
 
 
 def test_files_that_cannot_be_read_are_config_errors(tmp_path: Path) -> None:
-    assert "presets: quickstart" in refused(tmp_path / "absent.toml")
+    assert "presets: private, quickstart" in refused(tmp_path / "absent.toml")
     assert "cannot be read" in refused(tmp_path)
     path = tmp_path / "latin.toml"
     path.write_bytes(b'[run]\nname = "caf\xe9"\n')

@@ -115,6 +115,7 @@ def _round(run: RunDirectory, number: int, devices: tuple[str, ...], word: str) 
         )
     say(events.DeviceLost(number, f"{word}edge-0", devices[1], f"{word}no answer"))
     say(events.RoundFinished(number, 1.5 / (number + 1), 640, 20.0, 11.0, BYTES))
+    say(events.NoiseSpent(number, "label", number + 1, 11.5 + number, 1e-5))
     say(events.TaskEvaluated(number, f"{word}task", 0.5, 0.8))
     say(events.Evaluated(number, 1.0 / (number + 1), 0.5 + 0.1 * number, 0.5, 0.4, 3.0, 0.1))
     arrays = {

@@ -118,6 +118,7 @@ def test_everything_of_a_run_is_on_its_page(story: Story) -> None:
     text = Reader(page([story()])).text
     for word in (
         *("Training loss", "Test accuracy", "Accuracy, worst device", "0.800", "Test perplexity"),
+        *("Epsilon a label, so far", "14.500"),
         *("device to edge", "264.0 MB", "As padded float32", "1.1 GB", "20.0 MB"),
         *(
             "Whole model on the device",

@@ -33,6 +33,10 @@ def terms_of(config: Config, model: ModelParts, labels: Sequence[str]) -> dict[s
         "train.optimizer_state": train.optimizer_state,
         "aggregate.mu": str(config.aggregate.mu),
         "wire.adapters": adapters_sent(config.wire),
+        # What noise is worth is told by the cloud's config.
+        "noise.ratio": str(config.noise.ratio),
+        "noise.gradient_ratio": str(config.noise.gradient_ratio),
+        "noise.update_ratio": str(config.noise.update_ratio),
     }
     if isinstance(task, Classification):
         terms["data.labels"] = _digest(tuple(labels))

@@ -23,6 +23,7 @@ DIFFERENT = {
     "aggregate.mu=0.5": "aggregate.mu",
     "wire.g1=bfloat16": "wire.g1",
     "wire.adapters=bfloat16": "wire.adapters",
+    "noise.update_ratio=1.0": "noise.update_ratio",
 }
 
 
