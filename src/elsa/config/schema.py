@@ -288,8 +288,8 @@ class Config(Section):
         self._check_tasks()
         self._check_unusual()
         self._check_attack()
-        problems = aggregation_problem, split_problem, noise_problem, placement_problem, method_problem
-        for problem in problems:
+        first = (aggregation_problem, split_problem, noise_problem)
+        for problem in (*first, placement_problem, method_problem):
             if found := problem(self):
                 raise ValueError(found)
         return self
