@@ -157,7 +157,7 @@ def study(options: argparse.Namespace) -> None:
             continue
         facts = {"settings": overrides, "commit": commit(), "machine": machine()}
         write(path, found | facts)
-    if failed:
+    if failed or (options.out / "failed.json").is_file():
         write(options.out / "failed.json", failed)
 
 

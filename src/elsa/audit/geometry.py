@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from elsa.audit.knowledge import Texts
-from elsa.audit.tokens import Dictionary
+from elsa.audit.tokens import CHUNK, Dictionary
 
 TURNS = 12
 """How often it names and fits."""
@@ -92,5 +92,5 @@ def _anchors(texts: Texts, states: Tensor) -> dict[int, Tensor]:
 def _nearest(mine: Tensor, entries: Tensor) -> tuple[Tensor, Tensor]:
     """Places [T] of the entries with the largest cosines, and these."""
     one, other = functional.normalize(mine), functional.normalize(entries)
-    found = [(part @ other.T).max(1) for part in one.split(512)]
+    found = [(part @ other.T).max(1) for part in one.chunk(-(-len(one) // CHUNK))]
     return torch.cat([it.indices for it in found]), torch.cat([it.values for it in found])

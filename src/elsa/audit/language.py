@@ -19,7 +19,7 @@ from torch import Tensor
 
 from elsa.audit.defence import Defence
 from elsa.audit.knowledge import Texts
-from elsa.audit.tokens import Dictionary
+from elsa.audit.tokens import CHUNK, Dictionary
 
 CANDIDATES = 48
 WIDTHS = (0.05, 0.2, 0.35, 0.6)
@@ -68,7 +68,9 @@ class Language:
     def read(self, likely: Tensor, words: Tensor, lengths: Sequence[int]) -> Tensor:
         """The most probable ids [T], given log likelihoods [T, W] of the ids `words` [W]."""
         prior = self.single[words].log()
-        return torch.cat([self._one(text + prior, words) for text in likely.split(list(lengths))])
+        return torch.cat(
+            [self._one(text + prior, words) for text in likely.split_with_sizes(list(lengths))]
+        )
 
     def _one(self, joint: Tensor, words: Tensor) -> Tensor:
         best = joint.topk(min(CANDIDATES, len(words)), 1)
@@ -120,7 +122,7 @@ def _likelihoods(
     places, often = torch.from_numpy(inverse), torch.from_numpy(times).float().log()
     energy = entries.square().sum(1) / 2
     parts: dict[float, list[Tensor]] = {width: [] for width in widths}
-    for part in (states - dictionary.mean).split(256):
+    for part in (states - dictionary.mean).chunk(-(-len(states) // CHUNK)):
         near = part @ kept @ entries.T - energy
         near -= near.max(1, keepdim=True).values
         for width in widths:
