@@ -22,7 +22,7 @@ from elsa.audit.knowledge import Texts
 from elsa.audit.tokens import CHUNK, Dictionary
 
 CANDIDATES = 48
-WIDTHS = (0.05, 0.2, 0.35, 0.6)
+WIDTHS = (0.02, 0.05, 0.2, 0.35, 0.6)
 """Widths of the kernel, parts of the public states' mean distance from their mean."""
 BACKING = 5.0
 """Times that a word must have been seen for what followed it to count as much as mere frequency."""
