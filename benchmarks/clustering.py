@@ -37,6 +37,11 @@ KEPT = ("accuracy", "accuracy_mean_device", "accuracy_worst_device", "loss", "sa
 JUDGED = ("round", "edge_round", "device", "step", "prediction", "trust", "weight")
 
 
+WIRE = "wire.preset=exact"
+"""Of all cells. It was the default when the first were made, so it is no part of the settings that
+cells are known by."""
+
+
 class Diary:
     """What a cell keeps of a run's events."""
 
@@ -75,7 +80,7 @@ def outcome(cell: Cell) -> dict[str, Any]:
     began, busy = monotonic(), process_time()
     with tempfile.TemporaryDirectory(prefix="clustering-") as folder:
         rows = data_of(cell, Path(folder) / "rows")
-        config = load_config(None, [*settings_of(cell), *rows])
+        config = load_config(None, [WIRE, *settings_of(cell), *rows])
         diary = Diary()
         result = elsa.run(config, out=Path(folder) / "run", listen=diary)
         names = sorted(diary.placed, key=lambda name: int(name.rpartition("-")[2]))

@@ -69,6 +69,7 @@ def settings(case: Case, rows: Path) -> list[str]:
         "data.text=text",
         "model.max_tokens=64",
         "data.holdout_fraction=0",
+        "wire.preset=exact",
         f"model.precision={case['precision']}",
         f"model.embeddings={case['embeddings']}",
         f"train.micro_batch={case['micro_batch']}",

@@ -103,6 +103,7 @@ def settings(*overrides: str) -> Config:
         "data.holdout_fraction=0.0",
         "model.max_tokens=32",
         "model.precision=float32",
+        "wire.preset=exact",
         "run.threads=1",
         "partition.kind=iid",
         "federation.devices=3",

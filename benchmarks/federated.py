@@ -219,7 +219,7 @@ def main() -> None:
     try:
         for rate in rates:
             own = [f"run.seed={options.seed}", f"train.learning_rate={rate}", *options.settings]
-            config = load_config(None, own)
+            config = load_config(None, ["wire.preset=exact", *own])
             facts = {"seed": options.seed, "rate": config.train.learning_rate}
             rows.append(facts | train(config))
             if not options.json:

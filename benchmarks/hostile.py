@@ -80,6 +80,7 @@ def settings() -> Config:
             "data.holdout_fraction=0.0",
             f"data.labels={LABELS}",
             "model.precision=float32",
+            "wire.preset=exact",
             "train.batch_size=4",
             "run.threads=1",
         ],

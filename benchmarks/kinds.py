@@ -28,6 +28,7 @@ from elsa.record.events import Evaluated
 COMMON = (
     "run.threads=1",
     "model.precision=bfloat16",
+    "wire.preset=exact",
     "federation.devices=2",
     "federation.edges=1",
     "federation.edge_rounds=1",

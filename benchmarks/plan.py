@@ -45,7 +45,12 @@ from elsa.roles.exchange import Exchange
 from elsa.roles.learner import OptimizerSettings
 from elsa.wire.messages import Accepted, Activations, Gradients, LocalPlan, Message, Ready
 
-SETTINGS = ("run.threads=1", "model.precision=float32", "federation.rounds=1")
+SETTINGS = (
+    "run.threads=1",
+    "model.precision=float32",
+    "wire.preset=exact",
+    "federation.rounds=1",
+)
 CUTS: dict[str, tuple[tuple[int, int], ...]] = {
     "minilm": ((1, 0), (1, 1), (2, 2), (4, 1)),
     "smollm2": ((1, 0), (1, 1), (2, 2)),

@@ -52,6 +52,9 @@ ARMS: Mapping[str, tuple[str, ...]] = {
 }
 """Defences, and what is sometimes taken for one: settings of `elsa run`."""
 
+WIRE = "wire.preset=exact"
+"""Of all arms that do not say otherwise."""
+
 SHORT = ("federation.devices=6", "federation.edges=2", "evaluate.every=1000")
 
 
@@ -108,7 +111,7 @@ def settings_of(cell: Cell, extra: Sequence[str], *, attacked: bool) -> list[str
 
 def outcome(cell: Cell, overrides: Sequence[str], settings: Settings | None) -> dict[str, Any]:
     """A run's scores, and its attacks where there are settings of them."""
-    config = load_config(CORPORA[cell.corpus].preset, overrides)
+    config = load_config(CORPORA[cell.corpus].preset, [WIRE, *overrides])
     with tempfile.TemporaryDirectory(prefix="privacy-") as folder:
         began = monotonic()
         done = run(config, out=Path(folder) / "run")

@@ -85,6 +85,7 @@ def settings(devices: int, steps: int) -> Config:
             f"data.labels={LABELS}",
             f"train.batch_size={BATCH}",
             "run.threads=1",
+            "wire.preset=exact",
             "deploy.answer_seconds=600",
             "deploy.reconnect_seconds=120",
         ],

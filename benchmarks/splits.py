@@ -39,6 +39,7 @@ from elsa.engine.run import run
 SETTINGS = (
     "run.threads=1",
     "model.precision=float32",
+    "wire.preset=exact",
     "data.limit=2000",
     "federation.devices=6",
     "federation.edges=2",

@@ -175,6 +175,7 @@ def measure(precision: str, turns: int, threads: int, watch: Watch) -> list[dict
             "data.holdout_fraction=0.0",
             f"train.batch_size={BATCH}",
             f"model.precision={precision}",
+            "wire.preset=exact",
             f"run.threads={threads}",
         ],
     )

@@ -81,6 +81,7 @@ def main() -> None:
             f"federation.local_steps={STEPS}",
             f"train.batch_size={BATCH}",
             "model.precision=bfloat16",
+            "wire.preset=exact",
             f"run.threads={options.threads}",
         ],
     )

@@ -26,7 +26,7 @@ from time import monotonic
 from typing import Any, NoReturn
 
 from measured import commit
-from wire_arms import ARMS, DATASETS, EXACT, Cell, choose, settings_of
+from wire_arms import ARMS, BASE, DATASETS, EXACT, Cell, choose, settings_of
 from wire_table import write_tables
 
 from elsa.config.load import load_config
@@ -123,7 +123,7 @@ class Study:
         _say(f"{cell.name} {result['accuracy']:.4f} in {monotonic() - began:.0f} s")
 
     def _outcome(self, cell: Cell, settings: Sequence[str], folder: Path) -> dict[str, Any]:
-        pairs = [word for setting in settings for word in ("--set", setting)]
+        pairs = [word for setting in (*BASE, *settings) for word in ("--set", setting)]
         if cell.arm.kind == "full":
             script = str(ROOT / "benchmarks/federated.py")
             command = [script, "--seed", str(cell.seed), "--json", *pairs]
@@ -219,7 +219,8 @@ def main() -> None:
         return
     try:
         arms = choose(options.arms)
-        load_config(None, settings_of(Cell(options.datasets[0], EXACT, 0), options.extra))
+        first = Cell(options.datasets[0], EXACT, 0)
+        load_config(None, [*BASE, *settings_of(first, options.extra)])
     except (ValueError, ElsaError) as error:
         sys.exit(str(error))
     limit = monotonic() + 60 * options.limit_minutes if options.limit_minutes else float("inf")

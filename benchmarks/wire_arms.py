@@ -95,6 +95,10 @@ def ssop(rank: int, angle: float) -> tuple[str, ...]:
     return (f"ssop.rank={rank}", f"ssop.angle={angle}")
 
 
+BASE = ("wire.preset=exact",)
+"""What all arms start from. It was the default when the first cells were made, so it is no part of
+the settings that cells are known by."""
+
 EXACT = Arm("exact", "uncompressed", hops("exact"))
 """What accuracies are compared with."""
 

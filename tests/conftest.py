@@ -131,6 +131,7 @@ def make(bert: Path, questions: Path) -> Make:
         "adapter.rank=2",
         "train.batch_size=4",
         "train.learning_rate=1e-2",
+        "wire.preset=exact",
     ]
     return lambda *overrides: load_config(None, [*base, *overrides])
 

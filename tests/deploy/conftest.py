@@ -36,6 +36,7 @@ from elsa.wire.rpc.security import Tls
 COMMON = (
     "run.threads=1",
     "model.precision=float32",
+    "wire.preset=exact",
     "data.holdout_fraction=0.2",
     "federation.rounds=2",
     "federation.edge_rounds=2",

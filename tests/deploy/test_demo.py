@@ -32,6 +32,7 @@ def small(questions: Path, bert: Path) -> list[str]:
         "federation.local_steps=2",
         "adapter.rank=2",
         "train.batch_size=4",
+        "wire.preset=exact",
     ]
 
 

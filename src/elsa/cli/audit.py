@@ -35,7 +35,7 @@ from elsa.engine import run as engine
 from elsa.engine.answers import batches_of, honest
 from elsa.engine.build import Sources, build_federation, open_sources
 from elsa.engine.codecs import hop_codecs
-from elsa.engine.directions import PUBLIC, public_directions
+from elsa.engine.directions import public_directions
 from elsa.engine.federation import Federation
 from elsa.engine.parts import encode
 from elsa.engine.perturbation import gradient_noise_of, noise_of
@@ -50,6 +50,8 @@ from elsa.record.manifest import read_manifest
 ROUNDS = 2
 """Global rounds of a run that is made to be recorded: two, so that rounds can be linked."""
 FRONT = "front.svg"
+PUBLIC = "nq-open"
+"""The text that an attacker has, whatever gives a run its axes."""
 PLAIN, OWN = "no defence", "this run"
 Say = Callable[[str], None]
 
@@ -136,7 +138,7 @@ def front_of(found: Mapping[str, Sequence[Row]], accuracy: Mapping[str, float]) 
 def undefended(config: Config) -> Config:
     """The config with nothing between a device's states, its gradients, and its edge."""
     split = config.split.model_copy(update={"freeze": "none"})
-    plain = {"ssop": SsOp(), "noise": Noise(), "wire": Wire(), "split": split}
+    plain = {"ssop": SsOp(), "noise": Noise(), "wire": Wire(preset="exact"), "split": split}
     return config.model_copy(update=plain)
 
 

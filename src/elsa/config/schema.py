@@ -5,15 +5,17 @@ The comments in `presets/quickstart.toml` say the same for people; a test keeps 
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from elsa.config.aggregation import Aggregate, aggregation_problem
+from elsa.config.attacking import attack_problem
 from elsa.config.clustering import Cluster
 from elsa.config.methods import method_problem
 from elsa.config.placement import placement_problem
 from elsa.config.privacy import Audit, Noise, SsOp, noise_problem
 from elsa.config.section import Count, Fraction, Positive, Section
 from elsa.config.splitting import split_problem
+from elsa.config.words import read_words
 
 
 class Run(Section):
@@ -165,7 +167,7 @@ class Train(Section):
 class Wire(Section):
     """How tensors cross a cut; each hop may have a codec of its own."""
 
-    preset: Literal["exact", "balanced", "tiny", "paper"] = "exact"
+    preset: Literal["exact", "balanced", "tiny", "paper"] = "balanced"
     h1: str = ""
     h2: str = ""
     g2: str = ""
@@ -174,6 +176,17 @@ class Wire(Section):
     """Type in which adapters travel; "" takes the preset's."""
     folder: str = ""
     """Where codecs remember on disk; empty remembers in memory."""
+    public: str = "nq-open"
+    """Public texts whose states give the axes: name of an asset, or a file."""
+    public_text: str = "text"
+    """Column of the text in that file."""
+
+    @field_validator("h1", "h2", "g2", "g1")
+    @classmethod
+    def _a_codec(cls, words: str, info: ValidationInfo) -> str:
+        if words:
+            read_words(words, str(info.field_name))
+        return words
 
 
 class Attack(Section):
@@ -287,9 +300,14 @@ class Config(Section):
             )
         self._check_tasks()
         self._check_unusual()
-        self._check_attack()
-        first = (aggregation_problem, split_problem, noise_problem)
-        for problem in (*first, placement_problem, method_problem):
+        for problem in (
+            attack_problem,
+            aggregation_problem,
+            split_problem,
+            noise_problem,
+            placement_problem,
+            method_problem,
+        ):
             if found := problem(self):
                 raise ValueError(found)
         return self
@@ -354,30 +372,4 @@ class Config(Section):
             raise ValueError(
                 f"partition.rare_devices = {self.partition.rare_devices} needs labels, which "
                 "model.task = 'causal-lm' has not"
-            )
-
-    def _check_attack(self) -> None:
-        """An attack names its devices or a part of them, and must be possible."""
-        attack, devices = self.attack, self.federation.devices
-        if attack.kind == "none":
-            return
-        if bool(attack.devices) == bool(attack.fraction):
-            raise ValueError(
-                f"attack.kind = '{attack.kind}' needs either attack.devices, the numbers of the "
-                "poisoned devices, or attack.fraction above 0, and not both"
-            )
-        if attack.devices and max(attack.devices) >= devices:
-            raise ValueError(
-                f"attack.devices names device {max(attack.devices)}; federation.devices = "
-                f"{devices} has numbers 0 to {devices - 1}"
-            )
-        if 0 < attack.until_round <= attack.first_round:
-            raise ValueError(
-                f"attack.until_round = {attack.until_round} must be above attack.first_round = "
-                f"{attack.first_round}, or 0 to last to the end"
-            )
-        if attack.kind == "label-flip" and self.model.task == "causal-lm":
-            raise ValueError(
-                "attack.kind = 'label-flip' needs labels, which model.task = 'causal-lm' has not; "
-                "allowed: 'random', 'sign-flip', 'scaled', 'free-rider'"
             )

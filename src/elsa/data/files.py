@@ -48,7 +48,9 @@ def _choose(raw: _Raw, names: Columns, where: str) -> Parts:
         close = difflib.get_close_matches(name, raw, n=1, cutoff=0.5)
         hint = f"; did you mean '{close[0]}'?" if close else ""
         there = ", ".join(f"'{known}'" for known in raw)
-        raise DataError(f"{where} has no column '{name}' (data.{role}); it has {there}{hint}")
+        raise DataError(
+            f"{where} has no column '{name}' ({names.keys}{role}); it has {there}{hint}"
+        )
 
     def optional(role: str, name: str) -> Cells | None:
         return column(role, name) if name else None

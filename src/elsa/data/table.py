@@ -21,6 +21,7 @@ class Columns:
     """Names of the columns that play a part; an empty name means that there is none.
 
     `classes` are what the label column may hold, in order; empty takes what it holds, sorted.
+    `keys` is what the keys that name the columns begin with, for messages.
     """
 
     text: str = "text"
@@ -30,6 +31,7 @@ class Columns:
     classes: tuple[str, ...] = ()
     answer: str = ""
     messages: str = ""
+    keys: str = "data."
 
 
 TEXT_AND_LABEL = Columns()

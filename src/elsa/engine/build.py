@@ -9,7 +9,7 @@ from torch import Tensor
 
 from elsa.config.names import numbered
 from elsa.config.schema import Config
-from elsa.core.codec import HopCodecs
+from elsa.core.codec import EXACT, HopCodecs
 from elsa.core.cost import ModelShape
 from elsa.core.secret import SecretSeed
 from elsa.data.batches import Examples, joined
@@ -20,6 +20,7 @@ from elsa.engine.clock import centre, device_speeds, latencies
 from elsa.engine.codecs import adapters_sent, hop_codecs, prepare_codecs
 from elsa.engine.directions import public_directions
 from elsa.engine.federation import Federation
+from elsa.engine.fitting import check_early, check_fits
 from elsa.engine.grouping import overseer_of
 from elsa.engine.parts import (
     ModelParts,
@@ -96,9 +97,11 @@ def open_sources(config: Config, say: Say = lambda _: None) -> Sources:
     Raises:
         ElsaError: they cannot be had, or do not fit the config.
     """
+    check_early(config)
     prepare_codecs(config.wire, say)
     texts = {name: load_text(config, data, say) for name, data in data_of(config).items()}
     directory = model_directory(config.model.path, say)
+    check_fits(config, directory)
     labels = {name: list(text.train.label_names) for name, text in texts.items()}
     models = load_models(config, labels, directory)
     tasks = tuple(TaskParts(name, texts[name], models[name]) for name in texts)
@@ -127,8 +130,7 @@ def build_federation(config: Config, sources: Sources, layers: Sequence[Layer] =
     overseer = overseer_of(config, trainers, edge_names, seconds, Overseer)
     models = {task.name: task.model for task in sources.tasks}
     probing = cache(partial(open_probing, config, models, sources.tokenizer))
-    directions = public_directions(config, model, sources.tokenizer)
-    codecs_of = partial(hop_codecs, config.wire, model.checkpoint.hidden_size, directions)
+    codecs_of = _codecs_of(config, sources)
     devices = _devices(config, sources, names, codecs_of)
     testers = [_tester(config, sources, task, codecs_of) for task in sources.tasks]
     if config.federation.pooled:
@@ -148,6 +150,15 @@ def build_federation(config: Config, sources: Sources, layers: Sequence[Layer] =
         meter=meter,
         layers=(meter, *layers),
     )
+
+
+def _codecs_of(config: Config, sources: Sources) -> Callable[[str], HopCodecs]:
+    """What makes the codecs of one end, given whose they are."""
+    if config.split.layout == "whole":  # no hidden state leaves a device
+        return lambda _: EXACT
+    model = sources.model
+    directions = public_directions(config, model, sources.tokenizer)
+    return partial(hop_codecs, config.wire, model.checkpoint.hidden_size, directions)
 
 
 def device_names(config: Config) -> list[str]:

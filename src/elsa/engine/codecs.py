@@ -1,32 +1,17 @@
-"""From the words of `[wire]` to the codec of each hop.
-
-A codec is written as its stages joined by "+", each a name with its arguments after ":", transforms
-first and one coder last: "rotate+quantize:4:token:gauss". A codec's name on the wire reads alike.
-
-| stage | arguments | what it is |
-|---|---|---|
-| exact | | the tensor's own bytes; stands alone |
-| float32, bfloat16 | | coder: a type of its own on the wire |
-| quantize | bits : block or token : uniform or gauss : nearest or stochastic | coder: few bits |
-| top | k | coder: the k largest values of a token |
-| feedback | | first of all: adds what a sample's last packet left out to its next |
-| subspace | r | before stages: r public directions at 8 bits, the stages code the rest |
-| rotate | | transform: a random rotation, for quantize |
-| center | token or batch | transform: sends the mean apart |
-| sketch | ratio, or Y x Z : shrink | transform: the paper's count sketch |
-| fill | error : axes | as many bits for each band of a token as it deserves; stands alone |
-| temporal | error : axes : megabytes | the same for what changed since the last epoch |
-"""
+"""From the words of `[wire]` to each hop's codec; `elsa.config.words` says what they may be."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from elsa.config.schema import Wire
+from elsa.config.words import EXACT, REMEMBERED, Stage, read_words, words_of
 from elsa.core.cast import Cast
 from elsa.core.chain import Chain
-from elsa.core.codec import Codec, Coder, HopCodecs, Identity, Transform
+from elsa.core.codec import Codec, Coder, HopCodecs, Identity
 from elsa.core.feedback import ErrorFeedback
 from elsa.core.hadamard import Rotate
 from elsa.core.quantize import Quantize
@@ -42,21 +27,9 @@ if TYPE_CHECKING:  # compiled, so imported only where they are used
     from elsa.core.waterfill import WaterFill
 
 Say = Callable[[str], None]
-EXACT = "exact"
-HOPS = ("h1", "h2", "g2", "g1")
 SKETCH_ROWS = 3
 """Y of a sketch that is given by its ratio alone."""
 
-REMEMBERED = 64
-"""Megabytes that `temporal` remembers at each end of a hop, unless told otherwise."""
-
-PRESETS: dict[str, dict[str, str]] = {
-    "exact": dict.fromkeys(HOPS, EXACT),
-    "balanced": dict.fromkeys(HOPS[:2], "temporal:0.15:64") | dict.fromkeys(HOPS[2:], "fill:0.3"),
-    "tiny": dict.fromkeys(HOPS[:2], "temporal:0.3:64") | dict.fromkeys(HOPS[2:], "fill:0.5"),
-    "paper": dict.fromkeys(HOPS, "sketch:2"),
-}
-"""The codec of each hop, by preset."""
 _ADAPTERS: dict[str, Sent] = {"balanced": "bfloat16", "tiny": "bfloat16"}
 """How adapters travel, by preset, where not as they are."""
 
@@ -68,7 +41,7 @@ class Place:
     Attributes:
         hop: "h1", "h2", "g2" or "g1".
         hidden: D.
-        directions: public ones, for subspace; None where there are none.
+        directions: public ones, for subspace and axes; None where there are none.
         folder: where to remember on disk; None remembers in memory.
     """
 
@@ -86,14 +59,14 @@ def hop_codecs(
     Args:
         wire: what was chosen.
         hidden: D.
-        directions: public ones, for subspace.
+        directions: public ones, for subspace and axes.
         owner: whose they are; names the folder below `wire.folder`, if that is set.
 
     Raises:
         ConfigError: a hop's words are no codec, or do not go with D.
     """
     made: dict[str, Codec] = {}
-    for hop, words in words_of(wire).items():
+    for hop, words in words_of(wire, hidden).items():
         try:
             folder = Path(wire.folder) / owner / hop if wire.folder else None
             made[hop] = parse(words, Place(hop, hidden, directions, folder))
@@ -102,9 +75,14 @@ def hop_codecs(
     return HopCodecs(**made)
 
 
-def words_of(wire: Wire) -> dict[str, str]:
-    """The words of each hop's codec: the preset's, or the hop's own."""
-    return PRESETS[wire.preset] | {hop: own for hop in HOPS if (own := getattr(wire, hop))}
+def check_hidden(wire: Wire, hidden: int) -> None:
+    """See that the codecs go with D = `hidden`, without any of a model's axes or weights.
+
+    Raises:
+        ConfigError: with the hop whose words do not, and what is allowed.
+    """
+    in_memory = wire.model_copy(update={"folder": ""})
+    hop_codecs(in_memory, hidden, Directions(lambda _: torch.eye(hidden), hidden))
 
 
 def prepare_codecs(wire: Wire, say: Say = lambda _: None) -> None:
@@ -126,9 +104,6 @@ def prepare_codecs(wire: Wire, say: Say = lambda _: None) -> None:
     compiled.make()
 
 
-Make = Callable[[Sequence[str], Place], Any]
-
-
 def adapters_sent(wire: Wire) -> Sent:
     """The type in which adapters travel: the preset's, or the one asked for."""
     return wire.adapters if wire.adapters else _ADAPTERS.get(wire.preset, "float32")
@@ -138,138 +113,80 @@ def parse(words: str, place: Place) -> Codec:
     """The codec that the words describe.
 
     Raises:
-        ConfigError: an unknown stage, wrong arguments, or stages that do not go together.
+        ConfigError: an unknown stage, wrong arguments, stages that do not go together, or with D.
     """
-    name, *arguments = words.split(":")
-    if alone := _ALONE.get(name):
-        made: Codec = _built(alone, arguments, place, words)
-        return made
-    first, _, rest = words.partition("+")
-    if first.split(":")[0] in _OUTER:
-        inner = parse(rest, place)
-        if not isinstance(inner, Coder):
-            raise ConfigError(f"'{first}' goes before stages, not before '{inner.name}'")
-        if first == "feedback":
-            return ErrorFeedback(inner, REMEMBERED * 10**6, place.folder)
-        subspace: Codec = _built(_subspace(inner), first.split(":")[1:], place, first)
-        return subspace
-    *before, last = (_stage(each, place) for each in words.split("+"))
-    transforms: list[Transform] = []
-    for each in before:
-        if not hasattr(each, "forward"):
-            raise ConfigError(f"'{each.name}' is a coder and must come last")
-        transforms.append(each)
-    if hasattr(last, "forward"):
-        transforms.append(last)
-        last = Cast("float32")
-    coder: Coder = Chain(tuple(transforms), last) if transforms else last
+    return _made(read_words(words, place.hop), place)
+
+
+def _made(stages: Sequence[Stage], place: Place) -> Codec:
+    first = stages[0]
+    if first.name == EXACT:
+        return Identity()
+    if first.name == "fill":
+        return _fill(first, place)
+    if first.name == "temporal":
+        return _temporal(first, place)
+    coder = _coder([it for it in stages if it.name not in ("feedback", "subspace")], place)
+    for stage in reversed(stages):
+        if stage.name == "subspace":
+            coder = _subspace(stage, coder, place)
+        if stage.name == "feedback":
+            coder = ErrorFeedback(coder, REMEMBERED * 10**6, place.folder)
     coder.size(1, place.hidden)
     return coder
 
 
-def _stage(text: str, place: Place) -> Any:
-    name, *arguments = text.strip().split(":")
-    make = _STAGES.get(name)
-    if make is None:
+def _coder(stages: Sequence[Stage], place: Place) -> Coder:
+    """Transforms, and a coder at their end or float32."""
+    parts = [_PARTS[it.name](it.arguments, place) for it in stages]
+    last: Coder = parts.pop() if not hasattr(parts[-1], "forward") else Cast("float32")
+    return Chain(tuple(parts), last) if parts else last
+
+
+def _sketch(arguments: Sequence[Any], place: Place) -> CountSketch:
+    rows, size, shrink = arguments
+    if rows is not None:
+        return CountSketch(rows, size, shrink)
+    buckets = int(place.hidden / (SKETCH_ROWS * size))
+    if not buckets:
         raise ConfigError(
-            f"'{name}' is no stage; allowed: {', '.join(_ALONE)} alone; "
-            f"{', '.join(_OUTER)} before all others; {', '.join(_STAGES)}"
+            f"sketch: a ratio of {size:g} leaves {SKETCH_ROWS} rows no bucket of hidden size "
+            f"{place.hidden}; allowed: a ratio up to {place.hidden / SKETCH_ROWS:g}"
         )
-    return _built(make, arguments, place, text)
+    return CountSketch(SKETCH_ROWS, buckets, shrink)
 
 
-def _built(make: Make, arguments: Sequence[str], place: Place, text: str) -> Any:
-    try:
-        return make(arguments, place)
-    except (ValueError, IndexError, TypeError, ZeroDivisionError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"'{text}' cannot be read; see `elsa run --print-config`") from error
-
-
-def _quantize(arguments: Sequence[str], place: Place) -> Quantize:  # noqa: ARG001
-    bits, block, levels, rounding, *more = (*arguments, *("", "", "")[len(arguments) - 1 :])
-    if more:
-        raise ConfigError(f"quantize takes at most 4 arguments, not {len(arguments)}")
-    size = int(block) if block not in ("", "token") else 0
-    known: Any = (levels or "uniform", rounding or "nearest")
-    return Quantize(int(bits), size, *known)
-
-
-def _sketch(arguments: Sequence[str], place: Place) -> CountSketch:
-    size, shrink = (*arguments, "1")[:2] if len(arguments) < 3 else ("", "")
-    if "x" in size:
-        rows, buckets = (int(part) for part in size.split("x"))
-        return CountSketch(rows, buckets, float(shrink))
-    return CountSketch(SKETCH_ROWS, int(place.hidden / (SKETCH_ROWS * float(size))), float(shrink))
-
-
-def _top(arguments: Sequence[str], place: Place) -> TopK:  # noqa: ARG001
-    (kept,) = arguments
-    return TopK(int(kept))
-
-
-def _center(arguments: Sequence[str], place: Place) -> Center:  # noqa: ARG001
-    (over,) = arguments
-    known: Any = over
-    return Center(known)
-
-
-def _plain(made: Any) -> Make:
-    def make(arguments: Sequence[str], place: Place) -> Any:  # noqa: ARG001
-        () = arguments
-        return made
-
-    return make
-
-
-def _fill(arguments: Sequence[str], place: Place) -> "WaterFill":
+def _fill(stage: Stage, place: Place) -> "WaterFill":
     from elsa.core.waterfill import WaterFill
 
-    error, axes = arguments if len(arguments) > 1 else (*arguments, "0")
-    if not int(axes):
-        return WaterFill(float(error))
-    if int(axes) < 0:
-        raise ConfigError(f"fill: {axes} axes; allowed: 0 (a token is one band) or more")
+    error, axes = stage.arguments[:2]
+    if not axes:
+        return WaterFill(error)
     if place.directions is None:
         raise ConfigError("fill: axes are public directions, and none are known here")
-    return WaterFill(float(error), place.directions.bands(place.hop, int(axes)))
+    return WaterFill(error, place.directions.bands(place.hop, axes))
 
 
-def _temporal(arguments: Sequence[str], place: Place) -> "Temporal":
+def _temporal(stage: Stage, place: Place) -> "Temporal":
     from elsa.core.temporal import Temporal
 
-    if place.hop not in ("h1", "h2"):
-        raise ConfigError("temporal is for h1 and h2; take fill for gradients")
-    if len(arguments) > 3:
-        raise ConfigError(f"temporal takes at most 3 arguments, not {len(arguments)}")
-    megabytes = int(arguments[2]) if len(arguments) == 3 else REMEMBERED
-    return Temporal(_fill(arguments[:2], place), megabytes * 10**6, place.folder)
+    return Temporal(_fill(stage, place), stage.arguments[2] * 10**6, place.folder)
 
 
-def _subspace(remainder: Coder) -> Make:
-    def make(arguments: Sequence[str], place: Place) -> SubspaceCoder:
-        (rank,) = arguments
-        if place.directions is None:
-            raise ConfigError("subspace: no public directions are known here")
-        return SubspaceCoder(place.directions.first(place.hop, int(rank)), Quantize(8), remainder)
-
-    return make
+def _subspace(stage: Stage, remainder: Coder, place: Place) -> SubspaceCoder:
+    if place.directions is None:
+        raise ConfigError("subspace: no public directions are known here")
+    (rank,) = stage.arguments
+    return SubspaceCoder(place.directions.first(place.hop, rank), Quantize(8), remainder)
 
 
 _COMPILED = ("fill", "temporal")
-_OUTER = ("feedback", "subspace")
-_ALONE: dict[str, Make] = {
-    EXACT: _plain(Identity()),
-    "fill": _fill,
-    "temporal": _temporal,
-}
-_STAGES: dict[str, Make] = {
-    "float32": _plain(Cast("float32")),
-    "bfloat16": _plain(Cast("bfloat16")),
-    "quantize": _quantize,
-    "top": _top,
-    "rotate": _plain(Rotate()),
-    "center": _center,
+_PARTS: dict[str, Callable[[Sequence[Any], Place], Any]] = {
+    "float32": lambda _, __: Cast("float32"),
+    "bfloat16": lambda _, __: Cast("bfloat16"),
+    "quantize": lambda arguments, _: Quantize(*arguments),
+    "top": lambda arguments, _: TopK(*arguments),
+    "rotate": lambda _, __: Rotate(),
+    "center": lambda arguments, _: Center(*arguments),
     "sketch": _sketch,
 }

@@ -15,18 +15,16 @@ from elsa.config.schema import Config
 from elsa.core.ragged import flat_index, pack
 from elsa.core.split import Split
 from elsa.data.batches import Examples, make_batch
-from elsa.data.sources import load_table
-from elsa.data.table import Columns
 from elsa.engine.parts import ModelParts
+from elsa.engine.public import axes_text
 from elsa.errors import ConfigError
 from elsa.model.tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # compiled, so imported only where they are used
     from elsa.core.bands import Bands
 
-PUBLIC = "nq-open"
-"""The public text: questions that people asked a search engine."""
 ROWS = 256
+"""Public texts that axes are found from, the first ones."""
 
 
 class Directions:
@@ -49,22 +47,27 @@ class Directions:
         self.bands = cache(self._bands)
 
     def first(self, hop: str, rank: int) -> Tensor:
-        """The first r directions [D, r]; raises ConfigError if there are none."""
+        """The first r directions [D, r]; raises ConfigError if there are not so many."""
         if hop not in ("h1", "h2"):
             raise ConfigError(f"{hop} has no public directions, only h1 and h2 have")
         if not 1 <= rank <= self._hidden:
-            raise ConfigError(f"subspace: {rank} directions; allowed: 1 to {self._hidden}")
+            raise ConfigError(
+                f"{rank} public directions; allowed: 1 to {self._hidden}, the hidden size"
+            )
         self.asked[hop] = max(rank, self.asked.get(hop, 0))
         axes = self._axes_of(hop)
         if axes.shape[1] < rank:
-            raise ConfigError(f"{rank} directions for {hop}, where {axes.shape[1]} are known")
+            raise ConfigError(
+                f"{rank} public directions for {hop}, where {axes.shape[1]} are known; more texts "
+                "in wire.public give more"
+            )
         return axes[:, :rank].contiguous()
 
     def _bands(self, hop: str, most: int) -> "Bands":
-        """So many axes apart from the rest, or as many as there are."""
+        """So many axes apart from the rest."""
         from elsa.core.bands import Bands
 
-        return Bands(self.first(hop, min(most, self._hidden)))
+        return Bands(self.first(hop, most))
 
 
 def public_directions(config: Config, model: ModelParts, tokenizer: Tokenizer) -> Directions:
@@ -72,12 +75,13 @@ def public_directions(config: Config, model: ModelParts, tokenizer: Tokenizer) -
     split = Split.of(model.checkpoint.blocks, config.split.bottom, config.split.top)
 
     def axes_of(hop: str) -> Tensor:
-        table = load_table(PUBLIC, Columns(label=""))
-        encoded = tokenizer.encode(table.text[:ROWS], max_tokens=config.model.max_tokens)
+        texts = axes_text(config).texts()[:ROWS]
+        encoded = tokenizer.encode(texts, max_tokens=config.model.max_tokens)
         examples = Examples([it.input_ids for it in encoded])
         states = _states(model, split, examples, tokenizer.pad_id)[hop]
         axes: Tensor = torch.linalg.eigh(states.double().T @ states.double())[1]
-        return axes.flip(1).float().contiguous()
+        # So many tokens say nothing of more axes.
+        return axes.flip(1)[:, : len(states)].float().contiguous()
 
     return Directions(axes_of, model.checkpoint.hidden_size)
 

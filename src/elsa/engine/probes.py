@@ -15,9 +15,8 @@ from elsa.core.fingerprint import fingerprint, packed, shared_basis
 from elsa.core.moves import move, packed_move, shared_axes
 from elsa.core.split import Split
 from elsa.data.batches import Batch, Examples, eval_batches
-from elsa.data.sources import load_table
-from elsa.data.table import Columns
 from elsa.engine.parts import ModelParts
+from elsa.engine.public import probe_text
 from elsa.errors import ConfigError
 from elsa.model.tasks import Classification
 from elsa.model.tokenizer import Tokenizer
@@ -68,13 +67,13 @@ def open_probing(config: Config, models: Mapping[str, ModelParts], tokenizer: To
         ElsaError: the probes cannot be had.
     """
     it = config.cluster
-    table = load_table(it.probes, Columns(text=it.probes_text, label=""))
-    if len(table) < it.probe_count:
+    texts = probe_text(config).texts()
+    if len(texts) < it.probe_count:
         raise ConfigError(
-            f"cluster.probes = '{it.probes}' has {len(table)} texts, fewer than "
+            f"cluster.probes = '{it.probes}' has {len(texts)} texts, fewer than "
             f"cluster.probe_count = {it.probe_count}: lower it, or name a file with more"
         )
-    encoded = tokenizer.encode(table.text[: it.probe_count], max_tokens=config.model.max_tokens)
+    encoded = tokenizer.encode(texts[: it.probe_count], max_tokens=config.model.max_tokens)
     examples = Examples([each.input_ids for each in encoded])
     batches = list(eval_batches(examples, BATCH, tokenizer.pad_id))
     prober = Prober(models, batches)

@@ -13,6 +13,7 @@ from elsa.engine.build import build_federation, digests_of, open_sources
 from elsa.engine.machine import prepare
 from elsa.engine.planner import Planner, planner_of
 from elsa.engine.provenance import check_unchanged, new_manifest
+from elsa.engine.public import check_public
 from elsa.engine.recording import recorded
 from elsa.engine.runner import Listener, Runner
 from elsa.engine.simulate import Simulation
@@ -59,6 +60,7 @@ def run(
     """
     started = monotonic()
     prepare(config.run.threads)
+    check_public(config, say)
     sources = open_sources(config, say)
     # Before the folder: nothing is left if one of them fails.
     federation = build_federation(config, sources)
@@ -97,6 +99,7 @@ def resume(
         config = Config.model_validate_json(json.dumps(directory.manifest.config))
         prepare(config.run.threads)
         checkpoint = load_checkpoint(path) if any(directory.checkpoints.iterdir()) else None
+        check_public(config, say)
         sources = open_sources(config, say)
         check_unchanged(directory.manifest, *digests_of(sources))
         federation = recorded(build_federation(config, sources), directory.path)

@@ -1,5 +1,6 @@
 """A model directory, opened: its config, its family and its tensors, none of them read yet."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from elsa.model.families import Family, family_of
 from elsa.model.tables import Store
 from elsa.model.weights import Weights
 
+DESCRIPTION = "config.json"
+"""The file that says what a model is, without any of its weights."""
 _WANTED = ("*.safetensors", "*.json", "*.txt", "*.model")
 
 
@@ -74,21 +77,34 @@ def open_checkpoint(
         UnsupportedModelError: the architecture has no row in the table of families.
     """
     directory = Path(directory)
-    if not (directory / "config.json").is_file():
-        raise ModelError(f"{directory}: no config.json; expected a Hugging Face model directory")
-    try:
-        config = AutoConfig.from_pretrained(directory, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(f"{directory / 'config.json'}: cannot be used ({reason})") from error
+    config = read_description(directory)
     family = family_of(config)
     held = dtype or torch.float32
     weights = Weights(directory, _prefix(config), held)
     return Checkpoint(directory, config, family, weights, held, embeddings)
 
 
-def resolve_model(path: str | Path) -> Path:
+def read_description(directory: Path) -> Any:
+    """The Hugging Face config of a model directory.
+
+    Raises:
+        ModelError: there is no config.json, or it cannot be used.
+    """
+    if not (directory / DESCRIPTION).is_file():
+        raise ModelError(f"{directory}: no {DESCRIPTION}; expected a Hugging Face model directory")
+    try:
+        return AutoConfig.from_pretrained(directory, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(f"{directory / DESCRIPTION}: cannot be used ({reason})") from error
+
+
+def resolve_model(path: str | Path, wanted: Sequence[str] = _WANTED) -> Path:
     """The local directory of a model: itself if it is one, else the files of a hub id.
+
+    Args:
+        path: a directory or a hub id.
+        wanted: patterns of the files to fetch.
 
     Raises:
         ModelError: it is neither a directory nor a hub id that can be fetched.
@@ -101,7 +117,7 @@ def resolve_model(path: str | Path) -> Path:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        return Path(snapshot_download(str(path), allow_patterns=list(_WANTED)))
+        return Path(snapshot_download(str(path), allow_patterns=list(wanted)))
     except HFValidationError as error:
         raise ModelError(f"model.path = '{path}': no such directory, and no hub id") from error
     except Exception as error:  # the hub client raises its own, its transport's and OS errors

@@ -11,6 +11,10 @@ from elsa.config.keys import all_keys
 from elsa.config.load import load_config
 from elsa.config.printing import default_toml, dump_toml, preset_names
 from elsa.config.schema import Config
+from elsa.config.words import HOPS
+
+WORDS = ("", "exact", "rotate+quantize:4:token:gauss", "center:token+sketch:2")
+"""Codecs for any hop; the JSON schema does not tell them from other text."""
 
 
 def leaves(table: dict[str, Any], path: str = "") -> dict[str, Any]:
@@ -62,7 +66,10 @@ def strategy(node: dict[str, Any], tables: dict[str, Any]) -> st.SearchStrategy[
     if "$ref" in node:
         node = tables[node["$ref"].rpartition("/")[2]]
     if "properties" in node:
-        parts = {name: strategy(child, tables) for name, child in node["properties"].items()}
+        parts = {
+            name: st.sampled_from(WORDS) if name in HOPS else strategy(child, tables)
+            for name, child in node["properties"].items()
+        }
         return st.fixed_dictionaries(parts)
     if "enum" in node:
         return st.sampled_from(node["enum"])

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from elsa.config.schema import Wire
+from elsa.config.words import HOPS, PRESETS, read_words, words_of
 from elsa.core import compiled
 from elsa.core.codec import Frame, frame_of
-from elsa.engine import directions
-from elsa.engine.codecs import HOPS, PRESETS, Place, hop_codecs, parse, prepare_codecs
+from elsa.engine.codecs import Place, hop_codecs, parse, prepare_codecs
 from elsa.engine.directions import Directions
 from elsa.engine.run import run
 from elsa.errors import ConfigError
@@ -20,6 +22,19 @@ from elsa.errors import ConfigError
 HIDDEN = 96
 LENGTHS = (5, 3)
 PLACE = Place("h1", HIDDEN, Directions(lambda hop: torch.eye(HIDDEN), HIDDEN))
+STAGES = (
+    "exact",
+    "fill:0.2",
+    "temporal:0.2:8",
+    "feedback",
+    "subspace:4",
+    "float32",
+    "quantize:4",
+    "top:3",
+    "rotate",
+    "center:token",
+    "sketch:2",
+)
 VALUES = torch.randn(8, HIDDEN, generator=torch.Generator().manual_seed(0))
 
 
@@ -65,11 +80,11 @@ def test_a_name_on_the_wire_reads_as_it_was_written() -> None:
         ("quantize:4:7", "block"),
         ("quantize:4:token:gauss:nearest:more", "at most 4"),
         ("rotate:1", "cannot be read"),
-        ("sketch:0", "cannot be read"),
+        ("sketch:0", "ratio = 0.0; allowed: above 0"),
         ("sketch:3x0", "allowed: 1 or more"),
-        ("sketch:1000", "allowed: 1 or more"),
+        ("sketch:1000", "no bucket of hidden size 96; allowed: a ratio up to 32"),
         (f"top:{HIDDEN + 1}", "k"),
-        ("exact+rotate", "exact, fill, temporal alone"),
+        ("exact+rotate", "'exact' stands alone"),
         ("", "is no stage"),
         ("fill:0", "allowed: 0.1 to below 1"),
         ("fill", "cannot be read"),
@@ -78,7 +93,10 @@ def test_a_name_on_the_wire_reads_as_it_was_written() -> None:
         ("temporal:0.2:x", "cannot be read"),
         ("feedback+fill:0.2", "goes before stages, not before 'fill:0.2'"),
         ("subspace:8", "is no stage"),
-        ("subspace:0+quantize:4", "0 directions; allowed: 1 to 96"),
+        ("subspace:0+quantize:4", "0 directions; allowed: 1 to the hidden size"),
+        ("subspace:97+quantize:4", "97 public directions; allowed: 1 to 96, the hidden size"),
+        ("fill:0.2:97", "97 public directions; allowed: 1 to 96, the hidden size"),
+        ("temporal:0.2:97", "97 public directions; allowed: 1 to 96, the hidden size"),
     ],
 )
 def test_an_impossible_codec_is_refused_with_its_hop(words: str, why: str) -> None:
@@ -87,22 +105,38 @@ def test_an_impossible_codec_is_refused_with_its_hop(words: str, why: str) -> No
     assert why in str(caught.value)
 
 
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.sampled_from(STAGES), min_size=1, max_size=4).map("+".join))
+def test_what_is_accepted_before_there_is_a_model_works_with_one(words: str) -> None:
+    try:
+        read_words(words, "h1")
+    except ConfigError:
+        with pytest.raises(ConfigError):
+            parse(words, PLACE)
+        return
+    frame = Frame(LENGTHS, 5, (1, 2))
+    packet = parse(words, PLACE).encode(VALUES, frame)
+    assert parse(words, PLACE).decode(packet, frame).shape == VALUES.shape
+
+
 def test_a_hop_of_its_own_wins_over_the_preset() -> None:
     codecs = hop_codecs(Wire(preset="tiny", g1="bfloat16"), HIDDEN, PLACE.directions)
     assert codecs.g1.name == "bfloat16"
-    assert codecs.h1.name == parse(PRESETS["tiny"]["h1"], PLACE).name
-    with pytest.raises(ConfigError, match=r"wire\.h2 = 'top:0'"):
-        hop_codecs(Wire(h2="top:0"), HIDDEN)
+    assert codecs.h1.name == parse("temporal:0.3:64", PLACE).name
+    with pytest.raises(ConfigError, match=r"wire\.h2 = 'top:97': .* k up to the hidden size"):
+        hop_codecs(Wire(preset="exact", h2="top:97"), HIDDEN)
 
 
-@pytest.mark.parametrize("hop", ["g2", "g1"])
-def test_what_is_for_hidden_states_is_refused_for_gradients(hop: str) -> None:
-    with pytest.raises(ConfigError, match=rf"wire\.{hop} = 'temporal:0\.2': temporal is for h1"):
-        hop_codecs(Wire(**{hop: "temporal:0.2"}), HIDDEN)  # type: ignore[arg-type]
+@pytest.mark.parametrize("hidden", [2, 63, 64, 65, 384])
+def test_a_preset_takes_as_many_axes_as_there_are_dimensions(hidden: int) -> None:
+    for preset in PRESETS:
+        words = words_of(Wire(preset=preset), hidden)
+        axes = {int(it.split(":")[2]) for it in words.values() if it.startswith("temporal")}
+        assert axes <= {min(64, hidden)}
 
 
 def test_each_end_remembers_in_a_folder_of_its_own(tmp_path: Path) -> None:
-    wire = Wire(h1="temporal:0.2", g2="feedback+quantize:4", folder=str(tmp_path))
+    wire = Wire(preset="exact", h1="temporal:0.2", g2="feedback+quantize:4", folder=str(tmp_path))
     frame = Frame(LENGTHS, 0, (1, 2))
     for owner in ("device-0", "edge-0/device-0"):
         codecs = hop_codecs(wire, HIDDEN, owner=owner)
@@ -114,9 +148,9 @@ def test_each_end_remembers_in_a_folder_of_its_own(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize(("asked", "got"), [(1, 1), (40, 40), (96, 96), (500, 96)])
-def test_no_more_axes_than_dimensions(asked: int, got: int) -> None:
-    assert parse(f"fill:0.2:{asked}", PLACE).name.startswith(f"fill:0.2:{got}:")
+@pytest.mark.parametrize("axes", [1, 40, 96])
+def test_a_codec_has_the_axes_that_were_asked_for(axes: int) -> None:
+    assert parse(f"fill:0.2:{axes}", PLACE).name.startswith(f"fill:0.2:{axes}:")
     assert parse("fill:0.2:0", PLACE).name == "fill:0.2"
 
 
@@ -169,15 +203,12 @@ def test_frames_differ_by_session_step_and_hop() -> None:
     assert frame_of(LENGTHS, 1, 2, "h1") == frame_of(LENGTHS, 1, 2, "h1")
 
 
-def test_presets_run_and_the_smaller_sends_less(
-    make: Any, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    public = tmp_path / "public.csv"  # what the axes are found from need not be downloaded here
-    public.write_text(questions.read_text(encoding="utf-8").replace("question", "text", 1))
-    monkeypatch.setattr(directions, "PUBLIC", str(public))
+def test_presets_run_and_the_smaller_sends_less(make: Any, questions: Path, tmp_path: Path) -> None:
+    # What the axes are found from need not be downloaded here.
+    public = (f"wire.public={questions}", "wire.public_text=question")
     sent, adapters = {}, {}
     for preset in PRESETS:
-        result = run(make(f"wire.preset={preset}"), out=tmp_path / preset)
+        result = run(make(f"wire.preset={preset}", *public), out=tmp_path / preset)
         sent[preset] = result.summary["bytes"]["device_to_edge"]
         adapters[preset] = (result.directory / "adapter/adapter_model.safetensors").read_bytes()
     assert sent["exact"] > sent["paper"] > sent["balanced"] > sent["tiny"]

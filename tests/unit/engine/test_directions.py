@@ -6,20 +6,15 @@ import pytest
 import torch
 
 from elsa.config.load import load_config
-from elsa.engine import directions as module
 from elsa.engine.build import open_sources
 from elsa.engine.directions import public_directions
 from elsa.errors import ConfigError
 
 
-def test_directions_are_orthonormal_and_differ_by_cut(
-    bert: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    public = tmp_path / "public.csv"
-    public.write_text(questions.read_text(encoding="utf-8").replace("question", "text", 1))
-    monkeypatch.setattr(module, "PUBLIC", str(public))
+def test_directions_are_orthonormal_and_differ_by_cut(bert: Path, questions: Path) -> None:
+    public = [f"wire.public={questions}", "wire.public_text=question"]
     settings = [f"model.path={bert}", f"data.path={questions}", "data.text=question"]
-    config = load_config(None, [*settings, "data.label=kind", "model.max_tokens=32"])
+    config = load_config(None, [*settings, *public, "data.label=kind", "model.max_tokens=32"])
     sources = open_sources(config)
     one, other = (public_directions(config, sources.model, sources.tokenizer) for _ in range(2))
     for hop in ("h1", "h2"):
@@ -32,5 +27,5 @@ def test_directions_are_orthonormal_and_differ_by_cut(
     assert not torch.equal(one.first("h1", 4), one.first("h2", 4))
     with pytest.raises(ConfigError, match="g2 has no public directions"):
         one.first("g2", 4)
-    with pytest.raises(ConfigError, match="0 directions; allowed: 1 to"):
+    with pytest.raises(ConfigError, match="0 public directions; allowed: 1 to"):
         one.first("h1", 0)

@@ -16,7 +16,7 @@ from elsa.engine.deploy.terms import check_deployable, frame_limit, told_sources
 from elsa.engine.globalround import Watch
 from elsa.engine.grouping import overseer_of
 from elsa.engine.machine import prepare
-from elsa.engine.parts import digests, model_directory
+from elsa.engine.parts import digests
 from elsa.engine.provenance import check_unchanged, new_manifest
 from elsa.engine.run import RUNS, Result
 from elsa.engine.runner import Listener, Runner
@@ -78,8 +78,7 @@ def run_cloud(  # noqa: PLR0913
             f"{config.federation.edges} needs those of {', '.join(assignment_of(config))}"
         )
     prepare(config.run.threads)
-    directory = model_directory(config.model.path, say)
-    sources = told_sources(config, directory)
+    sources = told_sources(config, say)
     adapters = initial_of(sources, config.run.seed)
     names, unknown = device_names(config), defaultdict[tuple[str, str], float](float)
     musterer = overseer_of(config, names, list(assignment_of(config)), unknown, Musterer)
@@ -104,7 +103,9 @@ def run_cloud(  # noqa: PLR0913
             seen = CloudMetrics(side.meter)
             say(f"metrics at {running.enter_context(scraped(seen.registry, watched.metrics))}")
             listen = _both(seen.event, listen)
-        opened = running.enter_context(_open(config, out, digests(directory)))
+        opened = running.enter_context(
+            _open(config, out, digests(sources.model.checkpoint.directory))
+        )
         runner = Runner(side, sources, opened, listen, stop, play)
         if any(opened.checkpoints.iterdir()):
             runner.restore(load_checkpoint(opened.path))

@@ -31,7 +31,7 @@ from elsa.engine.deploy.terms import (
 from elsa.engine.deploy.tokens import showing
 from elsa.engine.directions import Directions
 from elsa.engine.machine import give_back, prepare
-from elsa.engine.parts import Say, columns_of, encode, model_directory, split_of
+from elsa.engine.parts import Say, columns_of, encode, split_of
 from elsa.engine.tasks import data_of
 from elsa.errors import ConfigError, LinkError, ProtocolError
 from elsa.model.segments import adapter_shapes
@@ -207,8 +207,8 @@ class _Home:
 
     def __init__(self, config: Config, name: str, data: Path, state: Path | None, say: Say) -> None:
         self._config, self._name = config, name
+        sources = told_sources(config, say)
         prepare_codecs(config.wire, say)
-        sources = told_sources(config, model_directory(config.model.path, say))
         task = task_of(config, name)
         self._rows_of = data_of(config)[task]
         self._model = next(it.model for it in sources.tasks if it.name == task)

@@ -25,8 +25,9 @@ from elsa.engine.deploy.terms import (
 )
 from elsa.engine.directions import Directions, public_directions
 from elsa.engine.machine import prepare
-from elsa.engine.parts import ModelParts, Say, model_directory, split_of
+from elsa.engine.parts import ModelParts, Say, split_of
 from elsa.engine.probes import open_probing
+from elsa.engine.public import check_public
 from elsa.engine.tasks import data_of
 from elsa.errors import ConfigError
 from elsa.wire.messages import Register, Welcome
@@ -72,8 +73,7 @@ def run_edge(
     prepare(config.run.threads)
     name = security.name
     _check_name(config, name)
-    prepare_codecs(config.wire, say)
-    sources = told_sources(config, model_directory(config.model.path, say))
+    sources = _sources(config, say)
     models = {task.name: task.model for task in sources.tasks}
     model, hidden = sources.model, sources.model.checkpoint.hidden_size
     axes = _axes(config, sources)
@@ -124,6 +124,14 @@ def run_edge(
             rounds.close()
             server.stop(_LAST_WORDS)
     say(f"{name}: the run is over" if over else _lost(name, left))
+
+
+def _sources(config: Config, say: Say) -> Sources:
+    """What the edge is built from; the axes of its codecs need public text."""
+    check_public(config, say)
+    sources = told_sources(config, say)
+    prepare_codecs(config.wire, say)
+    return sources
 
 
 def _callers(config: Config) -> list[str]:

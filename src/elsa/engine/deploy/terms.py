@@ -2,13 +2,14 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from elsa.config.schema import Config
+from elsa.config.words import words_of
 from elsa.data.table import Table
 from elsa.engine.build import Sources, device_names
-from elsa.engine.codecs import adapters_sent, words_of
-from elsa.engine.parts import ModelParts, Text, digests
+from elsa.engine.codecs import adapters_sent
+from elsa.engine.fitting import check_early, check_fits
+from elsa.engine.parts import ModelParts, Say, Text, digests, model_directory
 from elsa.engine.tasks import TaskParts, data_of, devices_of, load_models
 from elsa.errors import ConfigError
 from elsa.model.tasks import Classification
@@ -41,7 +42,8 @@ def terms_of(config: Config, model: ModelParts, labels: Sequence[str]) -> dict[s
     if isinstance(task, Classification):
         terms["data.labels"] = _digest(tuple(labels))
         terms["model.pooling"] = task.pooling
-    return terms | {f"wire.{hop}": words for hop, words in words_of(config.wire).items()}
+    words = words_of(config.wire, model.checkpoint.hidden_size)
+    return terms | {f"wire.{hop}": own for hop, own in words.items()}
 
 
 def check_terms(ours: Mapping[str, str], theirs: Mapping[str, str], us: str, them: str) -> None:
@@ -92,12 +94,15 @@ def check_deployable(config: Config) -> None:
             )
 
 
-def told_sources(config: Config, directory: Path) -> Sources:
+def told_sources(config: Config, say: Say) -> Sources:
     """The model with the head of each task, and no rows: for those to whom no text comes.
 
     Raises:
-        ModelError: the model cannot be used.
+        ElsaError: the model cannot be had, or the config does not go with it.
     """
+    check_early(config)
+    directory = model_directory(config.model.path, say)
+    check_fits(config, directory)
     labels = {name: tuple(rows.labels) for name, rows in data_of(config).items()}
     models = load_models(config, labels, directory)
     nothing = {name: Table((), label_names=classes) for name, classes in labels.items()}
