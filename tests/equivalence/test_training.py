@@ -321,6 +321,30 @@ def test_without_blocks_above_the_cut_one_row_a_text_goes_down(
         assert flow.padded == meter.total(kind="Activations", direction="up").padded
 
 
+@pytest.mark.parametrize("kind", CASES[3:], ids=str)
+def test_without_blocks_above_the_cut_only_what_predicts_answers_goes_down(
+    parts_of: PartsOf, kind: tuple[str, Task]
+) -> None:
+    parts = parts_of(kind)
+    plain = parts.examples(8)
+    answers = [np.arange(len(ids)) >= max(len(ids) - 2, 1) for ids in plain.input_ids]
+    examples = replace(plain, counted=answers)
+    federation = parts.federation({"edge-0": [parts.device("d", examples, (1, 0))]}, steps=2)
+    simulation = Simulation(federation)
+    (report,) = simulation.train_round()
+    expected, loss = Central(parts, examples).train(parts.adapters, steps=2)
+    assert report.loss == loss
+    assert differing(federation.cloud.adapters, expected) == []
+    # A row that has no answer, the first, wants one token back.
+    rows = sum(max(int(row.sum()), 1) for row in answers)
+    tokens = sum(len(ids) for ids in examples.input_ids)
+    size, meter = 4 * parts.checkpoint.hidden_size, federation.meter
+    for kind_, direction in (("Activations", "down"), ("Gradients", "up")):
+        flow = meter.total(kind=kind_, direction=direction)
+        assert rows * size < flow.bytes < rows * size + 2 * 120 < tokens * size
+        assert flow.padded == meter.total(kind="Activations", direction="up").padded
+
+
 @pytest.mark.parametrize("optimizer", [KEEP, RESET], ids=["keep", "reset"])
 def test_a_hierarchy_is_federated_averaging_of_unsplit_models(
     parts_of: PartsOf, optimizer: OptimizerSettings

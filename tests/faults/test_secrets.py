@@ -258,7 +258,7 @@ FIELDS: dict[str, set[str]] = {
         "labelled",
     },
     "LocalPlan": {"round", "edge_round", "local_steps", "seed", "adapters", "token"},
-    "Activations": {"step", "training", "lengths", "packet", "numbers", "token"},
+    "Activations": {"step", "training", "lengths", "packet", "numbers", "token", "marks"},
     # The two-part splits that elsa is compared with disclose labels; no other edge takes these.
     "LabelledActivations": {"step", "training", "lengths", "labels", "packet", "token"},
     "Resend": {"step", "token"},

@@ -53,7 +53,7 @@ def despite_noise(
         if step.h2 is None or step.g2 is None or prior is None:
             found.append(None)
             continue
-        rows = reached_lengths(step.lengths, session.reach)
+        rows = _rows(session, step)
         nothing, deviation = torch.zeros_like(step.g2), noise.ratio * noise.norm
         scores = []
         for label, gradient in enumerate(_gradients(top, session, step, labels)):
@@ -75,7 +75,7 @@ def directions(session: Session, step: Step) -> Tensor | None:
     """Sum of each text's gradient [B, D], of norm 1; None where it could not be read."""
     if step.g2 is None:
         return None
-    rows = reached_lengths(step.lengths, session.reach)
+    rows = _rows(session, step)
     owner = torch.repeat_interleave(torch.arange(len(rows)), torch.as_tensor(rows))
     summed = torch.zeros(len(rows), step.g2.shape[1]).index_add_(0, owner, step.g2)
     return functional.normalize(summed)
@@ -95,7 +95,7 @@ def from_known(known: Tensor, labels: Tensor, unknown: Tensor) -> Tensor:
 def _matched(top: Top, session: Session, step: Step, labels: int) -> Tensor | None:
     if step.h2 is None or step.g2 is None:
         return None
-    rows = reached_lengths(step.lengths, session.reach)
+    rows = _rows(session, step)
     likeness = [
         _cosines(gradient, step.g2, rows) for gradient in _gradients(top, session, step, labels)
     ]
@@ -105,7 +105,7 @@ def _matched(top: Top, session: Session, step: Step, labels: int) -> Tensor | No
 def _gradients(top: Top, session: Session, step: Step, labels: int) -> Iterator[Tensor]:
     """For each label, the gradient [R, D] of the summed loss if all texts had it."""
     assert step.h2 is not None
-    rows = reached_lengths(step.lengths, session.reach)
+    rows = _rows(session, step)
     h2 = step.h2.to(top.checkpoint.dtype, copy=True).requires_grad_()
     logits = _logits(top, h2, rows, whole=session.reach == "all")
     for label in range(labels):
@@ -118,10 +118,15 @@ def _foretold(top: Top, session: Session, step: Step) -> Tensor | None:
     """Log probabilities [B, C] of the labels by the top that is bound; None without h2."""
     if step.h2 is None:
         return None
-    rows, whole = reached_lengths(step.lengths, session.reach), session.reach == "all"
+    rows, whole = _rows(session, step), session.reach == "all"
     with torch.no_grad():
         logits = _logits(top, step.h2.to(top.checkpoint.dtype), rows, whole=whole)
     return logits.log_softmax(1)
+
+
+def _rows(session: Session, step: Step) -> Sequence[int]:
+    """Rows of each text at the second cut."""
+    return reached_lengths(step.lengths, session.reach, step.chosen)
 
 
 def _logits(top: Top, h2: Tensor, rows: Sequence[int], *, whole: bool) -> Tensor:

@@ -15,7 +15,7 @@ from pathlib import Path
 from torch import Tensor
 
 from elsa.core.codec import HopCodecs, Packet, frame_of
-from elsa.core.ragged import Reach, reached_lengths
+from elsa.core.ragged import Reach, chosen_by, reached_lengths
 from elsa.errors import CodecError, RunError
 from elsa.wire.messages import Activations, Gradients, LocalPlan, Message, Ready, Update
 from elsa.wire.transcript import Recording, recordings
@@ -35,6 +35,7 @@ class Step:
         h2: hidden states at the second cut [R, D], as they were sent.
         g2: gradients at the second cut [R, D], as they arrived.
         numbers: of each text, where a codec remembers; else empty.
+        chosen: which tokens [T] the device wanted at the second cut, where that was some of them.
     """
 
     lengths: Sequence[int]
@@ -42,6 +43,7 @@ class Step:
     h2: Tensor | None = None
     g2: Tensor | None = None
     numbers: Sequence[int] = ()
+    chosen: Tensor | None = None
 
 
 @dataclass
@@ -104,6 +106,7 @@ def _session(recording: Recording, codecs: HopCodecs) -> Session | None:
         match message:
             case Activations(step=number) if way == "up":
                 step = Step(message.lengths, numbers=message.numbers)
+                step.chosen = chosen_by(message.marks, sum(message.lengths))
                 session.steps[number:] = [step]
                 step.h1 = _read(codecs, "h1", message.packet, plan.seed, number, step, step.lengths)
             case Activations(step=number) if number < len(session.steps):
@@ -113,7 +116,7 @@ def _session(recording: Recording, codecs: HopCodecs) -> Session | None:
                 )
             case Gradients(step=number) if way == "up" and number < len(session.steps):
                 step = session.steps[number]
-                rows = reached_lengths(step.lengths, reach)
+                rows = reached_lengths(step.lengths, reach, step.chosen)
                 step.g2 = _read(codecs, "g2", message.packet, plan.seed, number, step, rows)
             case Update():
                 session.update = message.adapters

@@ -10,8 +10,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Reach = Literal["all", "first", "last", "mean"]
-"""What is used of each sequence: every token, one of them, or their mean."""
+from elsa.core.bits import pack as pack_bits
+from elsa.core.bits import unpack as unpack_bits
+
+Reach = Literal["all", "some", "first", "last", "mean"]
+"""What is used of each sequence: every token, those chosen, one of them, or their mean."""
 
 
 def mask_of(lengths: Sequence[int], width: int | None = None) -> Tensor:
@@ -39,11 +42,16 @@ def unpack(packed: Tensor, index: Tensor, batch: int, width: int) -> Tensor:
     return padded.index_copy(0, index, packed).view(batch, width, -1)
 
 
-def reached(padded: Tensor, lengths: Sequence[int], reach: Reach) -> Tensor:
-    """[B, S, D] -> what is used of it: all tokens [T, D], or one row a sequence [B, D]."""
+def reached(
+    padded: Tensor, lengths: Sequence[int], reach: Reach, chosen: Tensor | None = None
+) -> Tensor:
+    """[B, S, D] -> what is used of it: tokens [T, D], all or `chosen`, or a row a sequence [B, D].
+
+    `chosen` [T], bool, goes with the reach "some".
+    """
     width = padded.shape[1]
-    if reach == "all":
-        return pack(padded, flat_index(lengths, width))
+    if reach in ("all", "some"):
+        return pack(padded, flat_index(lengths, width)[... if chosen is None else chosen])
     if reach == "first":
         return padded[:, 0]
     sizes = torch.as_tensor(lengths)
@@ -53,6 +61,36 @@ def reached(padded: Tensor, lengths: Sequence[int], reach: Reach) -> Tensor:
     return torch.bmm(weights[:, None].to(padded.dtype), padded)[:, 0]
 
 
-def reached_lengths(lengths: Sequence[int], reach: Reach) -> Sequence[int]:
+def reached_lengths(
+    lengths: Sequence[int], reach: Reach, chosen: Tensor | None = None
+) -> Sequence[int]:
     """Rows of each sequence in what `reached` gives."""
-    return lengths if reach == "all" else (1,) * len(lengths)
+    if chosen is not None:
+        return tuple(int(part.sum()) for part in chosen.split(list(lengths)))
+    return lengths if reach in ("all", "some") else (1,) * len(lengths)
+
+
+def predicting(labels: Tensor, lengths: Sequence[int], ignored: int) -> Tensor:
+    """The tokens that predict a label that counts [T], bool; of a sequence without any, its last.
+
+    Args:
+        labels: [B, S] int64, each the target of the token before it, `ignored` where none counts.
+        lengths: tokens of each sequence.
+        ignored: see above.
+    """
+    width = labels.shape[1]
+    found = torch.zeros(labels.shape, dtype=torch.bool)
+    found[:, :-1] = labels[:, 1:] != ignored
+    none = (~found.any(1)).nonzero()[:, 0]
+    found[none, torch.as_tensor(lengths)[none] - 1] = True
+    return found.flatten()[flat_index(lengths, width)]
+
+
+def marks_of(chosen: Tensor | None) -> bytes:
+    """Chosen tokens [T], bool, as a bit each; none where nobody chooses."""
+    return b"" if chosen is None else pack_bits(chosen.to(torch.uint8).numpy(), 1)
+
+
+def chosen_by(marks: bytes, tokens: int) -> Tensor | None:
+    """The inverse of `marks_of`, of marks that are long enough for T = `tokens`."""
+    return torch.from_numpy(unpack_bits(marks, 1, tokens) != 0) if marks else None

@@ -172,8 +172,8 @@ class BatchStream:
         """Tokens of each row of every batch of an epoch, in order."""
         return [tuple(self._lengths[rows].tolist()) for rows in self._plan_of(epoch)]
 
-    def epoch_predicted(self, epoch: int = 0) -> list[int]:
-        """Tokens of every batch of an epoch that a causal LM learns to predict, in order.
+    def epoch_predicted(self, epoch: int = 0) -> list[tuple[int, ...]]:
+        """Tokens of each row of every batch of an epoch that a causal LM learns to predict.
 
         None of a row's first token, which nothing stands before.
         """
@@ -181,7 +181,7 @@ class BatchStream:
         each = np.maximum(self._lengths - 1, 0)
         if counted is not None:
             each = np.array([int(row[1:].sum()) for row in counted])
-        return [int(each[rows].sum()) for rows in self._plan_of(epoch)]
+        return [tuple(each[rows].tolist()) for rows in self._plan_of(epoch)]
 
     def __iter__(self) -> Iterator[Batch]:
         return self

@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import cycle, islice
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from elsa.config.schema import Config, Network
 from elsa.core.codec import Codec, Coder, Frame, Identity, Packet
 from elsa.core.cost import Memory, Passes, Work, device_memory, passes_of, step_work
 from elsa.core.plan import Option
-from elsa.core.ragged import Reach, reached_lengths
+from elsa.core.ragged import Reach, marks_of, reached_lengths
 from elsa.core.split import Layout, Split
 from elsa.engine.clock import FREE, Leg, Speed, Turns, back, there
 from elsa.engine.codecs import adapters_sent, hop_codecs
@@ -75,12 +74,14 @@ class Demand:
         passes: mean operations of a batch.
         largest: B and S of the largest batch that may come.
         predicted: most tokens of a batch that a language model learns to predict.
+        wanted: tokens of each sequence, batch by batch, that such a model's head needs.
     """
 
     batches: Sequence[tuple[int, ...]]
     passes: Passes
     largest: tuple[int, int]
     predicted: int
+    wanted: Sequence[tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -140,19 +141,22 @@ class Prices:
             for top in range(blocks - bottom)
         ]
 
-    def demand(self, batches: Sequence[tuple[int, ...]], predicted: Sequence[int] = ()) -> Demand:
+    def demand(
+        self, batches: Sequence[tuple[int, ...]], predicted: Sequence[tuple[int, ...]] = ()
+    ) -> Demand:
         """What batches of sequences of these lengths ask for.
 
         Args:
             batches: tokens of each sequence of each batch.
-            predicted: how many of a batch's tokens a language model learns to predict; left out,
-                all.
+            predicted: how many of them a language model learns to predict; left out, all.
         """
         rows = max(len(batch) for batch in batches)
         at_once = self._config.train.micro_batch or rows
         largest = min(rows, at_once), max(max(batch) for batch in batches)
-        counted = max(predicted or [sum(batch) for batch in batches])
-        return Demand(batches, passes_of(self.shape, batches), largest, counted)
+        predicted = predicted or batches
+        counted = max(sum(batch) for batch in predicted)
+        wanted = [tuple(max(count, 1) for count in batch) for batch in predicted]
+        return Demand(batches, passes_of(self.shape, batches), largest, counted, wanted)
 
     def prices(self, demand: Demand, speed: Speed, pace: float = 1.0) -> list[Price]:
         """What each split costs a device of this speed, which takes `pace` times as long."""
@@ -161,7 +165,8 @@ class Prices:
         for split in self.splits():
             kind = self._kind(split)
             if kind not in means:
-                means[kind] = _mean([self._frames(batch, *kind) for batch in demand.batches])
+                every = range(len(demand.batches))
+                means[kind] = _mean([self._frames_of(demand, it, kind) for it in every])
             asking = self._asking(demand) if self._still(split) else 1.0
             found.append(self._price(demand, speed, pace, split, means[kind], asking))
         return found
@@ -231,7 +236,7 @@ class Prices:
             if still and number >= len(demand.batches):
                 owed += work.top
                 continue
-            frames = self._frames(batch, *self._kind(split))
+            frames = self._frames_of(demand, number, self._kind(split))
             after, passes = turns.after(step), turns.passes(step)
             if still:
                 legs += exchange(owed + work.bottom, frames.h1, work.trunk, frames.h2)
@@ -260,8 +265,7 @@ class Prices:
         steps = config.edge_rounds * config.steps
         if self._still(split):
             steps = min(steps, len(demand.batches))
-        batches = islice(cycle(demand.batches), steps)
-        every = [self._frames(batch, *kind) for batch in batches]
+        every = [self._frames_of(demand, step, kind) for step in range(steps)]
         start, end = self.orders(split)
         if self._still(split):
             up, down = sum(it.h1 for it in every), sum(it.h2 for it in every)
@@ -288,18 +292,36 @@ class Prices:
         steps = config.rounds * config.edge_rounds * config.steps
         return min(1.0, len(demand.batches) / steps)
 
+    def _frames_of(self, demand: Demand, step: int, kind: Kind) -> Frames:
+        """Bytes of the frames of a local step."""
+        number = step % len(demand.batches)
+        wanted = demand.wanted[number] if kind[2] == "some" else ()
+        return self._frames(demand.batches[number], wanted, *kind)
+
     def _step_frames(
-        self, lengths: tuple[int, ...], layout: Layout, frozen: bool, reach: Reach
+        self,
+        lengths: tuple[int, ...],
+        wanted: tuple[int, ...],
+        layout: Layout,
+        frozen: bool,
+        reach: Reach,
     ) -> Frames:
-        """Bytes of a local step's frames, for a batch of sequences of these lengths."""
+        """Bytes of a local step's frames, for a batch of sequences of these lengths.
+
+        Args:
+            lengths: see above.
+            wanted: tokens of each at the second cut, where the reach is "some"; else empty.
+            layout, frozen, reach: of the split; see `Kind`.
+        """
         if layout == "whole":
             return Frames(0.0, 0.0, 0.0, 0.0)
-        down = reached_lengths(lengths, reach)
+        down = wanted or reached_lengths(lengths, reach)
+        marks = marks_of(torch.ones(sum(lengths), dtype=torch.bool)) if wanted else b""
         numbers = tuple(range(len(lengths))) if self._codecs.remembering else ()
 
-        def activations(rows: Sequence[int], codec: Codec) -> float:
+        def activations(rows: Sequence[int], codec: Codec, marks: bytes = b"") -> float:
             packet = self._packet(codec, sum(rows))
-            body = Activations(1, True, rows, packet, numbers)
+            body = Activations(1, True, rows, packet, numbers, marks=marks)
             return len(encode(body)) + self._payload(codec, sum(rows))
 
         def gradients(rows: Sequence[int], codec: Codec) -> float:
@@ -317,7 +339,7 @@ class Prices:
             down_bytes = len(encode(down_frame)) + self._payload(codecs.g1, sum(lengths))
             return Frames(up, 0.0, 0.0, down_bytes)
         return Frames(
-            h1=activations(lengths, codecs.h1),
+            h1=activations(lengths, codecs.h1, marks),
             h2=activations(down, codecs.h2),
             g2=gradients(down, codecs.g2),
             g1=len(encode(Accepted())) if frozen else gradients(lengths, codecs.g1),

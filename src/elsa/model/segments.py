@@ -151,10 +151,13 @@ class Top(_Ended):
 def reach_of(family: Family, task: Task, blocks: int) -> Reach:
     """What a top of so many blocks uses of h2.
 
-    With none, one row a text may do, as pooling then comes first.
+    With none, one row a text may do, as pooling then comes first; a language model, whose norm and
+    head see a token at a time, uses those tokens that predict one that counts.
     """
-    if blocks or not isinstance(task, Classification):
+    if blocks:
         return "all"
+    if not isinstance(task, Classification):
+        return "some"
     if task.pooling == "mean":
         return "all" if family.final_norm or family.prediction else "mean"
     return "first" if task.pooling == "cls" else "last"

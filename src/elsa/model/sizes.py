@@ -250,13 +250,14 @@ def _step(
     bottom.bind(trained)
     with bottom.recomputing(trained) if recompute else nullcontext():
         h1 = bottom(ids, mask)
-    h2 = torch.zeros_like(h1 if top.reach == "all" else h1[:, :1]).requires_grad_()
+    padded = top.reach in ("all", "some")
+    h2 = torch.zeros_like(h1 if padded else h1[:, :1]).requires_grad_()
     top.bind(trained)
     labels = ids[:, 0] if isinstance(top.task, Classification) else ids.clone()
     if predicted is not None and labels.dim() == 2:
         labels[:, predicted + 1 :] = IGNORED
     with top.recomputing(trained) if recompute else nullcontext():
-        loss = top.learn(h2, mask if top.reach == "all" else None, labels)
+        loss = top.learn(h2, mask if padded else None, labels)
     torch.autograd.backward(loss)
     if h1.requires_grad:
         torch.autograd.backward(h1, torch.zeros_like(h1))

@@ -96,7 +96,7 @@ class Attacker:
         """Tokens of each text of every batch of its first epoch."""
         return self._honest.epoch_lengths()
 
-    def epoch_predicted(self) -> list[int]:
+    def epoch_predicted(self) -> list[tuple[int, ...]]:
         """As of a device."""
         return self._honest.epoch_predicted()
 

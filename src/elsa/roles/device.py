@@ -220,8 +220,8 @@ class Device:
         """Tokens of each text of every batch of its first epoch; the edge is to see them anyway."""
         return self._stream.epoch_lengths() if self._stream else []
 
-    def epoch_predicted(self) -> list[int]:
-        """Tokens of every batch of its first epoch that a language model learns to predict."""
+    def epoch_predicted(self) -> list[tuple[int, ...]]:
+        """Tokens of each text of these batches that a language model learns to predict."""
         return self._stream.epoch_predicted() if self._stream else []
 
     def refit(self, segments: Segments, moments: Mapping[str, Tensor]) -> None:

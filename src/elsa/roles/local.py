@@ -19,8 +19,8 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor
 
-from elsa.core.ragged import Reach, flat_index, pack, reached_lengths, unpack
-from elsa.core.score import Tally, predictions
+from elsa.core.ragged import Reach, flat_index, pack, predicting, reached_lengths, unpack
+from elsa.core.score import IGNORED, Tally, predictions
 from elsa.data.batches import Batch
 from elsa.model.segment import Segment
 from elsa.model.segments import Bottom, Top
@@ -34,6 +34,7 @@ class LocalStep:
         batch: all of its rows.
         disguise: of what the edge sees.
         reach: what the top uses of each sequence.
+        chosen: which tokens [T], bool, where that is some of them.
     """
 
     def __init__(
@@ -61,11 +62,17 @@ class LocalStep:
         self._batches = batch.parts(micro_batch or len(batch.lengths))
         self._recompute = recompute
         self._h1: Tensor | None = None
+        self.chosen = self._chosen(batch)
 
     def of(self, batch: Batch, disguise: Disguise) -> "LocalStep":
         """Another batch through the same parts with the same adapters."""
         parts = (self._bottom, self._top, self._adapters)
         return LocalStep(*parts, batch, disguise, self._rows, recompute=self._recompute)
+
+    @property
+    def down_lengths(self) -> Sequence[int]:
+        """Rows of each sequence at the second cut."""
+        return reached_lengths(self.batch.lengths, self.reach, self.chosen)
 
     @property
     def learns_below(self) -> bool:
@@ -128,13 +135,22 @@ class LocalStep:
         assert self._top is not None
         self._top.bind(self._adapters)
         h2 = self.disguise.read(h2)
-        if self.reach == "all":
-            return unpack(h2, _index(batch), *batch.input_ids.shape), batch.mask
+        index, chosen = _index(batch), self._chosen(batch)
+        if self.reach in ("all", "some"):
+            index = index if chosen is None else index[chosen]
+            return unpack(h2, index, *batch.input_ids.shape), batch.mask
         return h2[:, None], None
 
+    def _chosen(self, batch: Batch) -> Tensor | None:
+        if self.reach != "some":
+            return None
+        return predicting(batch.labels, batch.lengths, IGNORED)
+
     def _cut(self, h2: Tensor) -> Sequence[Tensor]:
-        reach = self.reach
-        return _pieces(h2, [sum(reached_lengths(it.lengths, reach)) for it in self._batches])
+        rows = [
+            sum(reached_lengths(it.lengths, self.reach, self._chosen(it))) for it in self._batches
+        ]
+        return _pieces(h2, rows)
 
 
 def _pieces(packed: Tensor, sizes: Sequence[int]) -> Sequence[Tensor]:

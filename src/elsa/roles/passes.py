@@ -18,7 +18,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from elsa.core.ragged import flat_index, reached, reached_lengths, unpack
+from elsa.core.ragged import flat_index, marks_of, reached, unpack
 from elsa.core.score import Tally
 from elsa.errors import CacheMiss, ProtocolError
 from elsa.roles.exchange import Exchange, expect
@@ -67,9 +67,8 @@ class ThreePart:
         batch, numbers = local.batch, self._numbers(local)
         h2 = yield from self._pass_trunk(step, local, local.up(), numbers, training=True)
         loss, slope = local.learn(h2)
-        down = _reached(local)
-        shown = local.disguise.slope(slope, down)
-        g2 = self._hops.seal("g2", shown, down, step, numbers)
+        shown = local.disguise.slope(slope, local.down_lengths)
+        g2 = self._hops.seal("g2", shown, local.down_lengths, step, numbers)
         reply = yield Gradients(step, g2)
         if local.learns_below:
             back = expect(Gradients, reply)
@@ -94,12 +93,12 @@ class ThreePart:
         self, step: int, local: LocalStep, h1: Tensor, numbers: Sequence[int], *, training: bool
     ) -> Exchange[Tensor]:
         hops, lengths = self._hops, local.batch.lengths
-        packet = hops.seal("h1", h1, lengths, step, numbers)
-        reply = yield Activations(step, training, lengths, packet, numbers)
+        packet, marks = hops.seal("h1", h1, lengths, step, numbers), marks_of(local.chosen)
+        reply = yield Activations(step, training, lengths, packet, numbers, marks=marks)
         if isinstance(reply, Resend):
             packet = hops.seal("h1", h1, lengths, step, numbers, full=True)
-            reply = yield Activations(step, training, lengths, packet, numbers)
-        answer, down = _answer_to(step, reply), _reached(local)
+            reply = yield Activations(step, training, lengths, packet, numbers, marks=marks)
+        answer, down = _answer_to(step, reply), local.down_lengths
         try:
             return hops.unseal("h2", answer.packet, down, step, numbers)
         except CacheMiss:
@@ -128,7 +127,7 @@ class Keeping(ThreePart):
             self._turn += 1
             h2 = yield from self._pass_trunk(turn, some, h1, numbers, training=True)
             read = local.disguise.read(h2)
-            fresh = self._kept.put(some.batch.rows, _reached(some), read)
+            fresh = self._kept.put(some.batch.rows, some.down_lengths, read)
         h2 = self._kept.take(local.batch.rows, fresh)
         loss, _ = local.of(local.batch, Disguise()).learn(h2)
         return loss
@@ -193,12 +192,7 @@ def _above(h1: Tensor, local: LocalStep) -> Tensor:
     """h1 [T, D] as the top takes it, [U, D]."""
     lengths = local.batch.lengths
     padded = unpack(h1, flat_index(lengths), len(lengths), max(lengths))
-    return reached(padded, lengths, local.reach)
-
-
-def _reached(local: LocalStep) -> Sequence[int]:
-    """Rows of each text at the second cut."""
-    return reached_lengths(local.batch.lengths, local.reach)
+    return reached(padded, lengths, local.reach, local.chosen)
 
 
 def _answer_to(step: int, reply: Message) -> Activations:

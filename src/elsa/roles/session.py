@@ -11,7 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from elsa.core.lowrank import cut, rank_of
-from elsa.core.ragged import Reach, flat_index, mask_of, reached, reached_lengths, unpack
+from elsa.core.ragged import (
+    Reach,
+    chosen_by,
+    flat_index,
+    mask_of,
+    reached,
+    reached_lengths,
+    unpack,
+)
 from elsa.core.split import Split
 from elsa.errors import AdapterError, CacheMiss, CodecError, ProtocolError
 from elsa.model.adapters import head_of
@@ -122,6 +130,12 @@ class Session:
         """h1 through the trunk; Resend if it builds on what is not held here."""
         lengths, numbers = request.lengths, request.numbers
         self.check_lengths(lengths)
+        if bool(request.marks) != (self.reach == "some"):
+            raise ProtocolError(
+                f"device {self.peer}: tokens are marked where the reach is 'some' and nowhere "
+                f"else; it asked for '{self.reach}'"
+            )
+        chosen = chosen_by(request.marks, sum(lengths))
         assert isinstance(self.trunk, Trunk)
         try:
             h1 = self.hops.unseal("h1", request.packet, lengths, request.step, numbers, self.dtype)
@@ -130,11 +144,11 @@ class Session:
         width, rows = max(lengths), len(lengths)
         index, mask = flat_index(lengths, width), mask_of(lengths, width)
         self.trunk.bind(self.parameters)
-        down = reached_lengths(lengths, self.reach)
+        down = reached_lengths(lengths, self.reach, chosen)
         with torch.set_grad_enabled(self.training and not self.still):
             h1.requires_grad_(self.training and not self.frozen)
             out = self.trunk(unpack(h1, index, rows, width), mask)
-            h2 = reached(out, lengths, self.reach)
+            h2 = reached(out, lengths, self.reach, chosen)
         if self.training:
             self._pending = _Pending(request.step, h1, h2, lengths, down, numbers)
         if not self.training or self.still:

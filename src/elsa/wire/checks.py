@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from numbers import Integral, Real
 
+from elsa.core.bits import packed_size, unpack
 from elsa.core.codec import Packet
 from elsa.errors import FrameError
 from elsa.wire.messages import (
@@ -48,6 +49,7 @@ def check(message: Message | Row) -> None:
     if isinstance(message, Activations):
         _check_batch(message.lengths, message.packet.shape)
         _check_numbers(message.numbers, len(message.lengths))
+        _check_marks(message.marks, message.lengths)
     if isinstance(message, LabelledActivations):
         _check_batch(message.lengths, message.packet.shape)
         if len(message.labels) not in (len(message.lengths), sum(message.lengths)):
@@ -159,6 +161,22 @@ def _check_batch(lengths: Sequence[int], shape: Sequence[int]) -> None:
             f"but the packet holds {shape[0]}"
         )
     check_shape("Activations, padded", (len(lengths), max(lengths), shape[1]))
+
+
+def _check_marks(marks: bytes, lengths: Sequence[int]) -> None:
+    if not marks:
+        return
+    tokens = sum(lengths)
+    if len(marks) != packed_size(tokens, 1) or int.from_bytes(marks, "little") >> tokens:
+        raise FrameError(
+            f"Activations.marks: {len(marks)} bytes; allowed: none, or a bit for each of the "
+            f"{tokens} tokens and zeros after them"
+        )
+    chosen, at = unpack(marks, 1, tokens), 0
+    for place, length in enumerate(lengths):
+        if not chosen[at : at + length].any():
+            raise FrameError(f"Activations.marks: none of sequence {place}; allowed: at least one")
+        at += length
 
 
 def _check_numbers(numbers: Sequence[int], sequences: int) -> None:

@@ -111,8 +111,8 @@ class Ready:
         bottom: p, blocks it holds below the first cut.
         top: q, blocks it holds above the second cut.
         frozen: whether nothing learns below the first cut; hop 4 is then no gradient, but Accepted.
-        reach: what it needs of each sequence at the second cut: "all" tokens, the "first" or
-            "last" one, or their "mean"; hops 2 and 3 carry only that.
+        reach: what it needs of each sequence at the second cut: "all" tokens, "some" of them, the
+            "first" or "last" one, or their "mean"; hops 2 and 3 carry only that.
         rank: r of the adapters it trains; 0 for that of the global ones.
         head: task whose head it trains; empty where all devices share one head.
         labelled: whether the head is at the edge, which is then told the labels.
@@ -161,6 +161,8 @@ class Activations:
         numbers: of each sequence, the same whenever it comes again; for codecs that remember.
             Empty where none does, and in evaluation.
         token: of the edge round; empty in an answer.
+        marks: of each token whether the device wants it back, a bit each, at least one of each
+            sequence; where it asked for "some" tokens, else empty, as in an answer.
     """
 
     step: int
@@ -169,6 +171,7 @@ class Activations:
     packet: Packet
     numbers: Sequence[int] = ()
     token: str = ""
+    marks: bytes = b""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from elsa.core.ragged import flat_index, mask_of, pack, unpack
+from elsa.core.ragged import (
+    chosen_by,
+    flat_index,
+    marks_of,
+    mask_of,
+    pack,
+    predicting,
+    reached,
+    reached_lengths,
+    unpack,
+)
 
 D = 3
 lengths_of_batches = st.lists(st.integers(1, 6), min_size=1, max_size=5)
@@ -111,3 +121,32 @@ def test_transposed_memory_is_fine(lengths: list[int]) -> None:
     packed = numbers(D, sum(lengths)).T
     index = flat_index(lengths, 2)
     assert torch.equal(pack(unpack(packed, index, 2, 2), index), packed)
+
+
+@settings(deadline=None)
+@given(lengths_of_batches, st.integers(0, 2**30), margins)
+def test_what_predicts_a_label_that_counts_is_chosen(
+    lengths: list[int], seed: int, margin: int
+) -> None:
+    width = max(lengths) + margin
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 2, (len(lengths), width), generator=generator) * 107 - 100
+    labels[mask_of(lengths, width) == 0] = -100
+    chosen = predicting(labels, lengths, -100)
+    end = 0
+    for row, length in zip(labels, lengths, strict=True):
+        begin, end = end, end + length
+        due = [place for place in range(length - 1) if row[place + 1] != -100]
+        assert chosen[begin:end].nonzero()[:, 0].tolist() == (due or [length - 1])
+    found = chosen_by(marks_of(chosen), len(chosen))
+    assert found is not None
+    assert torch.equal(found, chosen)
+    padded = numbers(len(lengths), width, D)
+    some = reached(padded, lengths, "some", chosen)
+    assert torch.equal(some, reached(padded, lengths, "all")[chosen])
+    assert sum(reached_lengths(lengths, "some", chosen)) == len(some)
+
+
+def test_nobody_chooses_without_marks() -> None:
+    assert marks_of(None) == b""
+    assert chosen_by(b"", 5) is None

@@ -60,6 +60,18 @@ def test_bad_hidden_states_are_refused(
         puppet.send(bad(puppet))
 
 
+@pytest.mark.parametrize(
+    ("reach", "marks"), [("some", b""), ("all", b"\xff\x01"), ("last", b"\xff")]
+)
+def test_tokens_are_marked_where_some_are_wanted_and_nowhere_else(
+    world: World, reach: str, marks: bytes
+) -> None:
+    _, puppet = opened(world)
+    puppet.send(replace(puppet.ready(), reach=reach))
+    with pytest.raises(ProtocolError, match=f"it asked for '{reach}'"):
+        puppet.send(replace(puppet.forward(), marks=marks))
+
+
 def test_longest_sequence_is_taken(world: World) -> None:
     _, puppet = opened(world)
     puppet.send(puppet.ready())

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from elsa.core.codec import Frame, Identity, Packet
+from elsa.core.ragged import marks_of
 from elsa.errors import FrameError
 from elsa.wire.generated import elsa_pb2 as pb
 from elsa.wire.messages import (
@@ -74,7 +75,9 @@ def activations(draw: st.DrawFn) -> Activations:
     count = len(lengths) if draw(st.booleans()) else 0
     numbers = st.lists(st.integers(0, 2**63 - 1), min_size=count, max_size=count, unique=True)
     step, training = draw(uint32), draw(st.booleans())
-    return Activations(step, training, tuple(lengths), packet, tuple(draw(numbers)))
+    marks = draw(st.sampled_from((b"", marks_of(torch.ones(sum(lengths), dtype=torch.bool)))))
+    ids = tuple(draw(numbers))
+    return Activations(step, training, tuple(lengths), packet, ids, marks=marks)
 
 
 @st.composite
@@ -306,6 +309,12 @@ UPDATE = Update(0, 0, {"a": torch.zeros(2)}, 1, 1, 0.5)
 def test_what_may_not_be_sent_is_refused_by_the_sender(message: Message, says: str) -> None:
     with pytest.raises(FrameError, match=says.replace("[", r"\[")):
         encode(message)
+
+
+@pytest.mark.parametrize("marks", [b"\0", b"\1\0", b"\xff", b"\x01"])
+def test_marks_of_tokens_must_fit_them(marks: bytes) -> None:
+    with pytest.raises(FrameError, match="marks"):
+        encode(replace(ACTIVATIONS, marks=marks))
 
 
 @pytest.mark.parametrize("numbers", [(1,), (1, 1), (1, 2, 3), (-1, 2), (1, 2**63)])

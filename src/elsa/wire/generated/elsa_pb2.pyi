@@ -123,20 +123,22 @@ class LocalPlan(_message.Message):
     def __init__(self, round: _Optional[int] = ..., edge_round: _Optional[int] = ..., local_steps: _Optional[int] = ..., seed: _Optional[int] = ..., adapters: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., token: _Optional[str] = ...) -> None: ...
 
 class Activations(_message.Message):
-    __slots__ = ("step", "training", "lengths", "packet", "numbers", "token")
+    __slots__ = ("step", "training", "lengths", "packet", "numbers", "token", "marks")
     STEP_FIELD_NUMBER: _ClassVar[int]
     TRAINING_FIELD_NUMBER: _ClassVar[int]
     LENGTHS_FIELD_NUMBER: _ClassVar[int]
     PACKET_FIELD_NUMBER: _ClassVar[int]
     NUMBERS_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
+    MARKS_FIELD_NUMBER: _ClassVar[int]
     step: int
     training: bool
     lengths: _containers.RepeatedScalarFieldContainer[int]
     packet: Packet
     numbers: _containers.RepeatedScalarFieldContainer[int]
     token: str
-    def __init__(self, step: _Optional[int] = ..., training: _Optional[bool] = ..., lengths: _Optional[_Iterable[int]] = ..., packet: _Optional[_Union[Packet, _Mapping]] = ..., numbers: _Optional[_Iterable[int]] = ..., token: _Optional[str] = ...) -> None: ...
+    marks: bytes
+    def __init__(self, step: _Optional[int] = ..., training: _Optional[bool] = ..., lengths: _Optional[_Iterable[int]] = ..., packet: _Optional[_Union[Packet, _Mapping]] = ..., numbers: _Optional[_Iterable[int]] = ..., token: _Optional[str] = ..., marks: _Optional[bytes] = ...) -> None: ...
 
 class LabelledActivations(_message.Message):
     __slots__ = ("step", "training", "lengths", "labels", "packet", "token")
