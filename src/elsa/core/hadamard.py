@@ -72,7 +72,7 @@ def random_signs(seed: int, count: int) -> Tensor:
         hashlib.blake2b(f"signs {seed} {place}".encode()).digest() for place in range(0, count, 512)
     )
     flips = np.unpackbits(np.frombuffer(drawn, np.uint8), count=count)
-    return torch.from_numpy(_SIGNS[flips])
+    return torch.from_numpy(_SIGNS.take(flips))
 
 
 def seed_tag(seed: int, hidden: int) -> bytes:

@@ -55,7 +55,8 @@ class Known(NamedTuple):
     @property
     def cost(self) -> int:
         """Bytes that it counts for."""
-        return 2 * self.shape[0] * self.shape[1] + _OVERHEAD
+        length, hidden = self.shape
+        return 2 * length * hidden + _OVERHEAD
 
 
 def values_of(raw: Sequence[bytes], shape: tuple[int, int]) -> Tensor:
@@ -121,9 +122,13 @@ class SampleStore:
             self._sweep()
         self._forget(sample)
         cost = known.cost
-        if cost > self.capacity or not self._write(sample, known):
+        if cost > self.capacity:
             return
-        self._slots[sample] = known if self._folder is None else known._replace(raw=b"")
+        if self._folder is not None:
+            if not self._write(self._folder, sample, known):
+                return
+            known = known._replace(raw=b"")
+        self._slots[sample] = known
         self._used += cost
         while self._used > self.capacity:
             self._forget(next(iter(self._slots)))
@@ -187,12 +192,10 @@ class SampleStore:
             if path.name not in keep:
                 path.unlink(missing_ok=True)
 
-    def _write(self, sample: int, known: Known) -> bool:
-        if self._folder is None:
-            return True
+    def _write(self, folder: Path, sample: int, known: Known) -> bool:
         head = _HEAD.pack(_check(known.tag, known.raw), known.tag, *known.shape)
         try:
-            (self._folder / f"{sample}{_SUFFIX}").write_bytes(head + known.raw)
+            (folder / f"{sample}{_SUFFIX}").write_bytes(head + known.raw)
         except OSError:  # a full disk costs bytes on the wire, not the run
             return False
         return True

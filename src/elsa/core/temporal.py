@@ -71,30 +71,30 @@ class Temporal:
             CodecError: the values or the frame cannot be used.
         """
         exact, dtype = take_values(values, self.name, frame)
-        hidden = exact.shape[1]
-        cells = self._coder.cells(hidden)
+        tokens, hidden = exact.shape
+        cells, lengths = self._coder.cells(hidden), _lengths(frame)
         exact = self._coder.turn(exact)
         known = self._lookup(frame, hidden)
         if full:
             known = [None] * len(known)
         held = _gather(known, frame, hidden)
-        builds = torch.tensor([it is not None for it in known], dtype=torch.uint8)
-        whole, moved = torch.empty(2, len(exact) * len(cells), dtype=torch.float64)
+        builds = np.array([it is not None for it in known], np.uint8)
+        moved = torch.empty(tokens * len(cells), dtype=torch.float64)
         energy = allot.compare(
             exact,
             held,
-            _lengths(frame),
+            lengths,
             cells.shape,
-            builds,
+            torch.from_numpy(builds),
             room(hidden),
-            whole,
+            torch.empty_like(moved),
             moved,
         )
         filled = self._coder.fill(moved, energy, hidden)
-        known = _built_on(known, builds.numpy())
-        payload = self._coder.write(filled, exact, held, frame, _head(known, frame))
-        packet = Packet(self.name, dtype, tuple(values.shape), payload)
-        self._remember(held, known, filled.bits, packet, frame)
+        known = _built_on(known, builds)
+        payload = self._coder.write(filled, exact, held, frame, _head(known, builds, frame))
+        packet = Packet(self.name, dtype, (tokens, hidden), payload)
+        self._remember(held, known, filled.bits, packet, frame, lengths)
         return packet
 
     def decode(self, packet: Packet, frame: Frame) -> Tensor:
@@ -122,7 +122,7 @@ class Temporal:
         tokens, hidden = packet.shape
         received = self._coder.read(packet.payload, tokens, hidden, frame, start)
         held = self._coder.expand(received, _gather(known, frame, hidden), frame)
-        self._remember(held, known, received.bits, packet, frame)
+        self._remember(held, known, received.bits, packet, frame, _lengths(frame))
         return self._coder.turn_back(held).to(dtype)
 
     def state(self) -> dict[str, Tensor]:
@@ -151,13 +151,14 @@ class Temporal:
         bits: Tensor,
         packet: Packet,
         frame: Frame,
+        lengths: Tensor,
     ) -> None:
         """Keep what is held [T, D] after a packet of cells of so many bits."""
         hidden = packet.shape[1]
         values = torch.empty(held.shape, dtype=torch.uint16)
         changed = torch.empty(len(known), dtype=torch.uint8)
         cells = len(self._coder.cells(hidden))
-        if not allot.settle(held, _lengths(frame), bits, cells, values, changed):
+        if not allot.settle(held, lengths, bits, cells, values, changed):
             raise CodecError(f"{self.name}: a packet that decodes to NaN or infinity")
         if not frame.samples:
             return
@@ -165,22 +166,22 @@ class Temporal:
         facts = (frame.seed, list(frame.lengths), list(frame.samples), packet.shape)
         digest.update(repr(facts).encode())
         tag, raw, end = digest.digest(), values.numpy().data.cast("B"), 0
+        store, width = self._store, 2 * hidden
         for sample, length, it, some in zip(
             frame.samples, frame.lengths, known, changed.tolist(), strict=True
         ):
-            begin, end = end, end + 2 * length * hidden
+            begin, end = end, end + length * width
             if it is not None and not some:
-                self._store.touch(sample)
+                store.touch(sample)
             else:
-                self._store.put(sample, Known(tag, (length, hidden), bytes(raw[begin:end])))
+                store.put(sample, Known(tag, (length, hidden), raw[begin:end].tobytes()))
 
 
 def _built_on(known: Sequence[Known | None], builds: NDArray[np.uint8]) -> list[Known | None]:
     return [it if flag else None for it, flag in zip(known, builds.tolist(), strict=True)]
 
 
-def _head(known: Sequence[Known | None], frame: Frame) -> bytes:
-    builds = np.array([it is not None for it in known], np.uint8)
+def _head(known: Sequence[Known | None], builds: NDArray[np.uint8], frame: Frame) -> bytes:
     flags = np.packbits(builds, bitorder="little").tobytes()
     return flags + (_tag(known, frame) if builds.any() else b"")
 
@@ -205,4 +206,4 @@ def _gather(known: Sequence[Known | None], frame: Frame, hidden: int) -> Tensor:
 
 
 def _lengths(frame: Frame) -> Tensor:
-    return torch.tensor(frame.lengths, dtype=torch.int64)
+    return torch.from_numpy(np.array(frame.lengths, np.int64))

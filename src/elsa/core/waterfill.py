@@ -23,6 +23,7 @@ Shapes: T tokens, D hidden size, n cells of a token, C = T n cells, b values of 
 """
 
 import math
+import struct
 from dataclasses import dataclass
 from functools import cache, cached_property
 
@@ -40,7 +41,8 @@ from elsa.core.hadamard import TAG, check_seed, random_signs, seed_tag
 from elsa.errors import CodecError, ConfigError
 
 _LARGEST = 1e30
-_HEAD = TAG + 4
+_SCALE = struct.Struct("<f")
+_HEAD = TAG + _SCALE.size
 _NO_SIGNS = torch.empty(0)
 
 
@@ -101,11 +103,12 @@ class WaterFill:
         """Encode [T, D]; raises CodecError on values that are not finite, or beyond 1e30."""
         exact, dtype = take_values(values, self.name, frame)
         turned = self.turn(exact)
-        cells = self.cells(turned.shape[1])
-        energies = torch.empty(len(turned) * len(cells), dtype=torch.float64)
+        tokens, hidden = turned.shape
+        cells = self.cells(hidden)
+        energies = torch.empty(tokens * len(cells), dtype=torch.float64)
         energy = allot.measure(turned, cells.shape, energies)
-        filled = self.fill(energies, energy, turned.shape[1])
-        payload = self.write(filled, turned, turned.new_empty(0, turned.shape[1]), frame)
+        filled = self.fill(energies, energy, hidden)
+        payload = self.write(filled, turned, turned.new_empty(0, hidden), frame)
         return Packet(self.name, dtype, tuple(values.shape), payload)
 
     def decode(self, packet: Packet, frame: Frame) -> Tensor:
@@ -151,7 +154,7 @@ class WaterFill:
         """
         if not math.isfinite(energy):
             raise CodecError(f"{self.name}: values that are not finite; training has diverged")
-        count = len(energies)
+        count = energies.shape[0]
         bits = torch.zeros(count + kernels.SPARE, dtype=torch.uint8)
         below, scale = torch.empty(count, dtype=torch.uint8), energies.new_empty(1)
         shape, allowed = self.cells(hidden).shape, self.error**2 * energy
@@ -176,8 +179,7 @@ class WaterFill:
             before: what stands before the payload.
         """
         hidden = turned.shape[1]
-        head = before + seed_tag(frame.seed, hidden) + np.float32(filled.largest).tobytes()
-        body = torch.empty(_packed(len(filled.below)) + filled.size, dtype=torch.uint8)
+        body = torch.empty(_packed(filled.below.shape[0]) + filled.size, dtype=torch.uint8)
         kernels.write(
             turned,
             held,
@@ -190,7 +192,8 @@ class WaterFill:
             room(hidden),
             body,
         )
-        return head + body.numpy().tobytes()
+        scale = _SCALE.pack(filled.largest)
+        return b"".join((before, seed_tag(frame.seed, hidden), scale, body.numpy()))
 
     def read(
         self, payload: bytes, tokens: int, hidden: int, frame: Frame, start: int = 0
@@ -209,16 +212,16 @@ class WaterFill:
         if size < _HEAD + _packed(count):
             raise CodecError(f"{self.name}: {size} bytes for {tokens} tokens")
         check_seed(payload[start : start + TAG], frame.seed, hidden, self.name)
-        largest = float(np.frombuffer(payload, "<f4", 1, start + TAG)[0])
+        (largest,) = _SCALE.unpack_from(payload, start + TAG)
         if not 0 <= largest <= _LARGEST:
             raise CodecError(
                 f"{self.name}: a scale is NaN, negative or beyond {_LARGEST}; the sender's "
                 "training has diverged"
             )
         body = payload[start + _HEAD :]
-        bits, spare = torch.empty(2, count + kernels.SPARE, dtype=torch.uint8)
-        due = kernels.read(body, tokens, cells.shape, spare, bits)
-        most = int(bits[:count].max()) if count else 0
+        bits = torch.empty(count + kernels.SPARE, dtype=torch.uint8)
+        due = kernels.read(body, tokens, cells.shape, torch.empty_like(bits), bits)
+        most = int(bits.numpy()[:count].max(initial=0))
         if most > gauss.BITS[-1]:
             raise CodecError(f"{self.name}: a cell of {most} bits; allowed: 0 to 4")
         if len(body) != due:
