@@ -59,10 +59,16 @@ class Bands:
         widths = (count // 4, count - count // 4, hidden - count)
         return Cells(tuple(width for width in widths if width))
 
-    def turn(self, values: Tensor) -> Tensor:
-        """[T, D] float32 onto the axes, each band rotated within itself; a new tensor."""
+    def turn(self, values: Tensor, *, inside: bool = False) -> Tensor:
+        """[T, D] float32 onto the axes, each band rotated within itself.
+
+        Args:
+            values: the values.
+            inside: whether they may be overwritten, which is quicker.
+        """
         onto, off = self._reflections
-        return self.cells.rotate(values).addmm_(values @ onto, off, alpha=-1)
+        along = values @ onto
+        return self.cells.rotate(values, inside=inside).addmm_(along, off, alpha=-1)
 
     def turn_back(self, turned: Tensor) -> Tensor:
         """The inverse of `turn`; overwrites what it is given."""

@@ -27,7 +27,8 @@ from elsa.errors import CodecError
 
 TAG = 4
 """Bytes that tell one seed from another."""
-_SIGNS = np.array([1, -1], np.float32)
+_SIGNS = 1 - 2 * np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float32)
+"""[256, 8]: the signs that a byte stands for."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,8 @@ def random_signs(seed: int, count: int) -> Tensor:
     drawn = b"".join(
         hashlib.blake2b(f"signs {seed} {place}".encode()).digest() for place in range(0, count, 512)
     )
-    flips = np.unpackbits(np.frombuffer(drawn, np.uint8), count=count)
-    return torch.from_numpy(_SIGNS.take(flips))
+    bytes_ = np.frombuffer(drawn, np.uint8, -(-count // 8))
+    return torch.from_numpy(_SIGNS.take(bytes_, axis=0).reshape(-1)[:count])
 
 
 def seed_tag(seed: int, hidden: int) -> bytes:

@@ -116,6 +116,40 @@ class SampleStore:
             return None
         return known._replace(raw=raw)
 
+    def get_all(self, samples: Sequence[int]) -> list[Known | None]:
+        """`get` of each."""
+        if self._folder is None:
+            return [self._slots.get(sample) for sample in samples]
+        return [self.get(sample) for sample in samples]
+
+    def put_all(self, samples: Sequence[int], states: Sequence[Known | None]) -> None:
+        """`put` of each in turn; `touch` where there is no new state."""
+        if self._folder is not None:
+            for sample, known in zip(samples, states, strict=True):
+                if known is None:
+                    self.touch(sample)
+                else:
+                    self.put(sample, known)
+            return
+        # The same without a call a sample, of which a training step has a hundred.
+        slots, used, most = self._slots, self._used, self.capacity
+        for sample, known in zip(samples, states, strict=True):
+            if known is None:
+                if sample in slots:
+                    slots.move_to_end(sample)
+                continue
+            before = slots.pop(sample, None)
+            if before is not None:
+                used -= len(before.raw) + _OVERHEAD
+            cost = len(known.raw) + _OVERHEAD
+            if cost > most:
+                continue
+            slots[sample] = known
+            used += cost
+            while used > most:
+                used -= len(slots.popitem(last=False)[1].raw) + _OVERHEAD
+        self._used = used
+
     def put(self, sample: int, known: Known) -> None:
         """Remember a sample's state as the youngest; forget the oldest samples."""
         if not self._swept:

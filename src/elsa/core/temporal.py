@@ -73,7 +73,7 @@ class Temporal:
         exact, dtype = take_values(values, self.name, frame)
         tokens, hidden = exact.shape
         cells, lengths = self._coder.cells(hidden), _lengths(frame)
-        exact = self._coder.turn(exact)
+        exact = self._coder.turn(exact, inside=values.dtype != exact.dtype)
         known = self._lookup(frame, hidden)
         if full:
             known = [None] * len(known)
@@ -91,7 +91,7 @@ class Temporal:
             moved,
         )
         filled = self._coder.fill(moved, energy, hidden)
-        known = _built_on(known, builds)
+        known = _built_on(known, builds.tolist())
         payload = self._coder.write(filled, exact, held, frame, _head(known, builds, frame))
         packet = Packet(self.name, dtype, (tokens, hidden), payload)
         self._remember(held, known, filled.bits, packet, frame, lengths)
@@ -110,13 +110,13 @@ class Temporal:
         if len(packet.payload) < start:
             raise CodecError(f"{self.name}: {len(packet.payload)} bytes for {len(known)} samples")
         flags = np.frombuffer(packet.payload, np.uint8, start)
-        builds = np.unpackbits(flags, count=len(known), bitorder="little")
-        known = _built_on(known, builds)
-        if builds.any():
+        builds = np.unpackbits(flags, count=len(known), bitorder="little").tolist()
+        known, count = _built_on(known, builds), sum(builds)
+        if count:
             tag, start = packet.payload[start : start + TAG], start + TAG
-            if sum(it is not None for it in known) < builds.sum() or tag != _tag(known, frame):
+            if sum(it is not None for it in known) < count or tag != _tag(known, frame):
                 raise CacheMiss(
-                    f"{self.name}: {builds.sum()} samples are not what the sender thinks; it must "
+                    f"{self.name}: {count} samples are not what the sender thinks; it must "
                     "send them in full"
                 )
         tokens, hidden = packet.shape
@@ -138,7 +138,7 @@ class Temporal:
         if not frame.samples:
             return [None] * len(frame.lengths)
         check_samples(frame, self.name)
-        found = [self._store.get(sample) for sample in frame.samples]
+        found = self._store.get_all(frame.samples)
         return [
             it if it is not None and it.shape == (length, hidden) else None
             for it, length in zip(found, frame.lengths, strict=True)
@@ -166,24 +166,23 @@ class Temporal:
         facts = (frame.seed, list(frame.lengths), list(frame.samples), packet.shape)
         digest.update(repr(facts).encode())
         tag, raw, end = digest.digest(), values.numpy().data.cast("B"), 0
-        store, width = self._store, 2 * hidden
-        for sample, length, it, some in zip(
-            frame.samples, frame.lengths, known, changed.tolist(), strict=True
-        ):
-            begin, end = end, end + length * width
+        states: list[Known | None] = []
+        for length, it, some in zip(frame.lengths, known, changed.tolist(), strict=True):
+            begin, end = end, end + 2 * length * hidden
             if it is not None and not some:
-                store.touch(sample)
+                states.append(None)
             else:
-                store.put(sample, Known(tag, (length, hidden), raw[begin:end].tobytes()))
+                states.append(Known(tag, (length, hidden), raw[begin:end].tobytes()))
+        self._store.put_all(frame.samples, states)
 
 
-def _built_on(known: Sequence[Known | None], builds: NDArray[np.uint8]) -> list[Known | None]:
-    return [it if flag else None for it, flag in zip(known, builds.tolist(), strict=True)]
+def _built_on(known: Sequence[Known | None], builds: Sequence[int]) -> list[Known | None]:
+    return [it if flag else None for it, flag in zip(known, builds, strict=True)]
 
 
 def _head(known: Sequence[Known | None], builds: NDArray[np.uint8], frame: Frame) -> bytes:
     flags = np.packbits(builds, bitorder="little").tobytes()
-    return flags + (_tag(known, frame) if builds.any() else b"")
+    return flags + (_tag(known, frame) if any(known) else b"")
 
 
 def _tag(known: Sequence[Known | None], frame: Frame) -> bytes:

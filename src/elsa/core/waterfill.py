@@ -102,7 +102,7 @@ class WaterFill:
     def encode(self, values: Tensor, frame: Frame) -> Packet:
         """Encode [T, D]; raises CodecError on values that are not finite, or beyond 1e30."""
         exact, dtype = take_values(values, self.name, frame)
-        turned = self.turn(exact)
+        turned = self.turn(exact, inside=values.dtype != exact.dtype)
         tokens, hidden = turned.shape
         cells = self.cells(hidden)
         energies = torch.empty(tokens * len(cells), dtype=torch.float64)
@@ -127,15 +127,24 @@ class WaterFill:
 
     def cells(self, hidden: int) -> Cells:
         """The cells of a token; raises CodecError where the axes have another D."""
+        found = self._cells.get(hidden)
+        if found is not None:
+            return found
         try:
             self.check(hidden)
         except ConfigError as error:  # of a tensor's hidden size, so the tensor's fault
             raise CodecError(str(error)) from error
-        return self.bands.cells if self.bands else _token(hidden)
+        found = self._cells[hidden] = self.bands.cells if self.bands else _token(hidden)
+        return found
 
-    def turn(self, values: Tensor) -> Tensor:
-        """[T, D] onto the axes."""
-        return self.bands.turn(values) if self.bands else values
+    @cached_property
+    def _cells(self) -> dict[int, Cells]:
+        """By hidden size, as far as asked for."""
+        return {}
+
+    def turn(self, values: Tensor, *, inside: bool = False) -> Tensor:
+        """[T, D] onto the axes; if inside, where they are."""
+        return self.bands.turn(values, inside=inside) if self.bands else values
 
     def turn_back(self, turned: Tensor) -> Tensor:
         """The inverse of `turn`."""
@@ -160,7 +169,7 @@ class WaterFill:
         shape, allowed = self.cells(hidden).shape, self.error**2 * energy
         pair = energies.new_empty(2, 4 * count)
         size = allot.choose(energies, shape, allowed, _parts(), pair, bits, below, scale)
-        largest = float(scale)
+        largest = scale.item()
         if not largest <= _LARGEST:
             raise CodecError(f"{self.name}: values beyond {_LARGEST}; training has diverged")
         return Filled(bits, below, float(np.float32(largest)), size)
@@ -221,7 +230,7 @@ class WaterFill:
         body = payload[start + _HEAD :]
         bits = torch.empty(count + kernels.SPARE, dtype=torch.uint8)
         due = kernels.read(body, tokens, cells.shape, torch.empty_like(bits), bits)
-        most = int(bits.numpy()[:count].max(initial=0))
+        most = int(bits.numpy()[:count].max()) if count else 0
         if most > gauss.BITS[-1]:
             raise CodecError(f"{self.name}: a cell of {most} bits; allowed: 0 to 4")
         if len(body) != due:

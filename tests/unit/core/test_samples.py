@@ -69,6 +69,40 @@ def test_capacity_is_never_exceeded(capacity: int, turns: list[tuple[int, int, b
         assert store.used == sum(sizes) + 64 * len(sizes) <= capacity
 
 
+@settings(deadline=None)
+@given(
+    st.integers(0, 600),
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 6)), max_size=30),
+)
+def test_many_at_once_are_as_one_after_the_other(
+    capacity: int, turns: list[tuple[int, int]]
+) -> None:
+    one, other = SampleStore(capacity), SampleStore(capacity)
+    states = [
+        Known.of(TAG, torch.full((length, 4), 1.0)) if length else None for _, length in turns
+    ]
+    samples = [sample for sample, _ in turns]
+    one.put_all(samples, states)
+    for sample, known in zip(samples, states, strict=True):
+        if known is None:
+            other.touch(sample)
+        else:
+            other.put(sample, known)
+    assert one.used == other.used <= capacity
+    assert one.get_all(range(6)) == [other.get(sample) for sample in range(6)]
+    assert one.state()["samples"].tolist() == other.state()["samples"].tolist()
+
+
+def test_many_at_once_lie_on_disk_too(tmp_path: Path) -> None:
+    store = SampleStore(2 * COST, tmp_path / "samples")
+    store.put_all(
+        [1, 2, 1, 3], [Known.of(TAG, VALUES), Known.of(TAG, VALUES), None, Known.of(TAG, VALUES)]
+    )
+    assert held(store) == [1, 3]
+    assert [it is not None for it in store.get_all([1, 2, 3])] == [True, False, True]
+    assert len(list((tmp_path / "samples").iterdir())) == 2
+
+
 def test_too_large_for_the_store_is_forgotten(folder: Path | None) -> None:
     store = SampleStore(COST, folder)
     store.put(1, Known.of(TAG, VALUES))
