@@ -25,7 +25,8 @@ from torch.nn import functional
 from transformers import AutoModelForTokenClassification
 
 from elsa.config.load import load_config
-from elsa.config.schema import Config, Wire
+from elsa.config.schema import Config
+from elsa.config.words import Wire
 from elsa.core.ragged import flat_index, pack, unpack
 from elsa.core.split import Split
 from elsa.core.temporal import Temporal

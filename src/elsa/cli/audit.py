@@ -25,7 +25,8 @@ from elsa.audit.row import Row
 from elsa.audit.transcript import Session, read_sessions
 from elsa.config.load import load_config
 from elsa.config.privacy import Noise, SsOp
-from elsa.config.schema import Config, Wire
+from elsa.config.schema import Config
+from elsa.config.words import Wire
 from elsa.core.codec import HopCodecs
 from elsa.core.split import Split
 from elsa.data.batches import Batch, Examples

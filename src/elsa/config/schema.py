@@ -5,7 +5,7 @@ The comments in `presets/quickstart.toml` say the same for people; a test keeps 
 
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from elsa.config.aggregation import Aggregate, aggregation_problem
 from elsa.config.attacking import attack_problem
@@ -15,7 +15,7 @@ from elsa.config.placement import placement_problem
 from elsa.config.privacy import Audit, Noise, SsOp, noise_problem
 from elsa.config.section import Count, Fraction, Positive, Section
 from elsa.config.splitting import split_problem
-from elsa.config.words import read_words
+from elsa.config.words import Wire
 
 
 class Run(Section):
@@ -164,29 +164,6 @@ class Train(Section):
     bucketing: bool = True
 
 
-class Wire(Section):
-    """How tensors cross a cut; each hop may have a codec of its own."""
-
-    preset: Literal["exact", "balanced", "tiny", "paper"] = "balanced"
-    h1: str = ""
-    h2: str = ""
-    g2: str = ""
-    g1: str = ""
-    adapters: Literal["", "float32", "bfloat16"] = ""
-    """Type in which adapters travel; "" takes the preset's."""
-    folder: str = ""
-    """Where codecs remember on disk; empty remembers in memory."""
-    public: str = "nq-open"
-    """Public texts whose states give the axes: name of an asset, or a file."""
-    public_text: str = "text"
-    """Column of the text in that file."""
-
-    @field_validator("h1", "h2", "g2", "g1")
-    @classmethod
-    def _a_codec(cls, words: str, info: ValidationInfo) -> str:
-        if words:
-            read_words(words, str(info.field_name))
-        return words
 
 
 class Attack(Section):

@@ -22,12 +22,12 @@ What depends on the model's hidden size D is checked where the codec is built.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from pydantic import ValidationInfo, field_validator
+
+from elsa.config.section import Section
 from elsa.errors import ConfigError
-
-if TYPE_CHECKING:
-    from elsa.config.schema import Wire
 
 HOPS = ("h1", "h2", "g2", "g1")
 STATES = HOPS[:2]
@@ -47,6 +47,31 @@ PRESETS: Mapping[str, Mapping[str, str]] = {
 """The codec of each hop, by preset."""
 
 
+class Wire(Section):
+    """How tensors cross a cut; each hop may have a codec of its own."""
+
+    preset: Literal["exact", "balanced", "tiny", "paper"] = "balanced"
+    h1: str = ""
+    h2: str = ""
+    g2: str = ""
+    g1: str = ""
+    adapters: Literal["", "float32", "bfloat16"] = ""
+    """Type in which adapters travel; "" takes the preset's."""
+    folder: str = ""
+    """Where codecs remember on disk; empty remembers in memory."""
+    public: str = "nq-open"
+    """Public texts whose states give the axes: name of an asset, or a file."""
+    public_text: str = "text"
+    """Column of the text in that file."""
+
+    @field_validator("h1", "h2", "g2", "g1")
+    @classmethod
+    def _a_codec(cls, words: str, info: ValidationInfo) -> str:
+        if words:
+            read_words(words, str(info.field_name))
+        return words
+
+
 class Stage(NamedTuple):
     """A stage that was read.
 
@@ -61,14 +86,14 @@ class Stage(NamedTuple):
     text: str
 
 
-def words_of(wire: "Wire", hidden: int = AXES) -> dict[str, str]:
+def words_of(wire: Wire, hidden: int = AXES) -> dict[str, str]:
     """The words of each hop's codec for D = `hidden`: the preset's, or the hop's own."""
     axes = min(AXES, hidden)
     preset = {hop: words.format(axes=axes) for hop, words in PRESETS[wire.preset].items()}
     return preset | {hop: own for hop in HOPS if (own := getattr(wire, hop))}
 
 
-def needs_public_text(wire: "Wire") -> list[str]:
+def needs_public_text(wire: Wire) -> list[str]:
     """The hops whose codecs turn onto public axes, which are found from public text."""
     return [
         hop

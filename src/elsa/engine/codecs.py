@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from elsa.config.schema import Wire
-from elsa.config.words import EXACT, REMEMBERED, Stage, read_words, words_of
+from elsa.config.words import EXACT, REMEMBERED, Stage, Wire, read_words, words_of
 from elsa.core.cast import Cast
 from elsa.core.chain import Chain
 from elsa.core.codec import Codec, Coder, HopCodecs, Identity

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from elsa.config.schema import Config, Wire
+from elsa.config.schema import Config
+from elsa.config.words import Wire
 from elsa.core.plan import BUSY
 from elsa.engine.build import build_federation, open_sources
 from elsa.engine.clock import Leg, cloud_seconds, finish_times

@@ -6,8 +6,7 @@ import sys
 import pytest
 
 from elsa.config.load import load_config
-from elsa.config.schema import Wire
-from elsa.config.words import HOPS, PRESETS, needs_public_text, read_words, words_of
+from elsa.config.words import HOPS, PRESETS, Wire, needs_public_text, read_words, words_of
 from elsa.errors import ConfigError
 
 

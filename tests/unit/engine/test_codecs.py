@@ -10,8 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elsa.config.schema import Wire
-from elsa.config.words import HOPS, PRESETS, read_words, words_of
+from elsa.config.words import HOPS, PRESETS, Wire, read_words, words_of
 from elsa.core import compiled
 from elsa.core.codec import Frame, frame_of
 from elsa.engine.codecs import Place, hop_codecs, parse, prepare_codecs
@@ -164,7 +163,7 @@ def test_axes_are_public_directions() -> None:
 def test_exact_wire_compiles_nothing() -> None:
     # llvmlite and scikit-learn take 50 and 109 MB of a device that has no use for them.
     code = (
-        "import sys; from elsa.config.schema import Wire; import elsa.engine.deploy.device;"
+        "import sys; from elsa.config.words import Wire; import elsa.engine.deploy.device;"
         "from elsa.engine.codecs import hop_codecs;"
         "hop_codecs(Wire(preset='exact'), 96);"
         "assert not {'llvmlite', 'sklearn'} & set(sys.modules)"
