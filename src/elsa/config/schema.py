@@ -164,8 +164,6 @@ class Train(Section):
     bucketing: bool = True
 
 
-
-
 class Attack(Section):
     """Devices that poison the federation, for studies; see docs/attacks.md."""
 

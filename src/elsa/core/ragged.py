@@ -66,7 +66,7 @@ def reached_lengths(
 ) -> Sequence[int]:
     """Rows of each sequence in what `reached` gives."""
     if chosen is not None:
-        return tuple(int(part.sum()) for part in chosen.split(list(lengths)))
+        return tuple(int(part.sum()) for part in chosen.split_with_sizes(list(lengths)))
     return lengths if reach in ("all", "some") else (1,) * len(lengths)
 
 

@@ -202,7 +202,7 @@ class WaterFill:
             body,
         )
         scale = _SCALE.pack(filled.largest)
-        return b"".join((before, seed_tag(frame.seed, hidden), scale, body.numpy()))
+        return b"".join((before, seed_tag(frame.seed, hidden), scale, body.numpy().data))
 
     def read(
         self, payload: bytes, tokens: int, hidden: int, frame: Frame, start: int = 0
