@@ -129,7 +129,7 @@ def test_a_hop_of_its_own_wins_over_the_preset() -> None:
 @pytest.mark.parametrize("hidden", [2, 63, 64, 65, 384])
 def test_a_preset_takes_as_many_axes_as_there_are_dimensions(hidden: int) -> None:
     for preset in PRESETS:
-        words = words_of(Wire(preset=preset), hidden)
+        words = words_of(Wire.model_validate({"preset": preset}), hidden)
         axes = {int(it.split(":")[2]) for it in words.values() if it.startswith("temporal")}
         assert axes <= {min(64, hidden)}
 
