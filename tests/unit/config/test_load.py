@@ -3,7 +3,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elsa.config.keys import all_keys
@@ -230,6 +230,7 @@ anything = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(path=st.sampled_from(sorted(VALUES)) | st.text(), value=anything)
 def test_whatever_is_set_the_config_is_good_or_the_error_is_ours(path: str, value: object) -> None:
     _any_error(f"{path}={toml_value(value)}")
