@@ -169,14 +169,11 @@ def test_all_attacks_on_a_run_have_scores_and_the_same_again(recorded: Path) -> 
     rows = attack_run(recorded, recorded, QUICK, lambda _: None)
     found = {(row.about, row.attack, row.measure): row.score for row in rows}
     assert {about for about, _, _ in found} == {"tokens", "labels", "membership", "linking"}
-    for name in (
-        "matching",
-        "known texts",
-        "language",
-        "shape",
-    ):  # the tiny model's states depend much on context
+    for name in ("matching", "known texts", "language"):  # states here depend much on context
         score = found["tokens", name, "recovery"]
         assert score.value > 0.4 > score.chance + 0.2
+    shape = found["tokens", "shape", "recovery"]
+    assert shape.low > shape.chance + 0.2  # it has distances alone; its laws: test_tokens
     for score in found.values():
         assert score.low <= score.value <= score.high
     assert rows == attack_run(recorded, recorded, QUICK, lambda _: None)
