@@ -129,7 +129,8 @@ def test_distance_is_to_the_others_of_a_cluster() -> None:
     apart = torch.tensor([[0.0, 1.0, 4.0], [1.0, 0.0, 4.0], [4.0, 4.0, 0.0]], dtype=torch.float64)
     clusters = Clusters(torch.tensor([0, 0, 1]), 2)
     found = distances(apart, clusters, torch.eye(2, dtype=torch.bool))
-    near, far = 1 - math.exp(-1), 1 - math.exp(-4 / (1 * 4) ** 0.5)  # scales 1, 1 and 4
+    scale = ((1 + 4**0.25) / 2) ** 4  # of the first two; of the third it is 4
+    near, far = 1 - math.exp(-1 / scale), 1 - math.exp(-4 / (scale * 4) ** 0.5)
     expected = torch.tensor([[near, far], [near, far], [far, 0.0]], dtype=torch.float64)
     torch.testing.assert_close(found, expected)
     both = distances(apart, clusters, torch.ones(1, 2, dtype=torch.bool))

@@ -4,12 +4,13 @@ A SuperLink serves everything at one port, and asks no one who starts a run ther
 it listens on loopback only; this passes on what is for its Fleet API and nothing else.
 """
 
+import asyncio
 import logging
 import re
 import ssl
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from time import monotonic, sleep
 
 import httpx
@@ -29,6 +30,8 @@ _DROPPED = {"host", "connection", "content-length", "transfer-encoding", "accept
 _START = 60.0
 _REQUEST = 120.0
 """Seconds for the front to listen, and for one request."""
+_LAST = 0.1
+"""Seconds for connections that are broken off to be closed."""
 
 
 class Front:
@@ -88,10 +91,14 @@ class Front:
         self._thread.join(_START)
 
     def _serve(self) -> None:
-        try:
-            self._server.run()
-        except SystemExit:
-            return  # how uvicorn says that it cannot listen
+        with suppress(SystemExit):  # how uvicorn says that it cannot listen
+            asyncio.run(self._listen())
+
+    async def _listen(self) -> None:
+        await self._server.serve()
+        for caller in list(self._server.server_state.connections):  # there when time was up
+            caller.transport.abort()
+        await asyncio.sleep(_LAST)
 
     @asynccontextmanager
     async def _connected(self, _: Starlette) -> AsyncIterator[None]:
