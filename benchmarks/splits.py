@@ -30,11 +30,12 @@ from elsa.config.load import load_config
 from elsa.config.schema import Config
 from elsa.core.split import Split
 from elsa.engine.build import Sources, build_federation, open_sources
-from elsa.engine.clock import cloud_seconds, finish_times
+from elsa.engine.clock import cloud_seconds
 from elsa.engine.machine import prepare
 from elsa.engine.plan import Plan, plan_of
 from elsa.engine.planner import Planner
 from elsa.engine.run import run
+from elsa.engine.schedule import finish_times
 
 SETTINGS = (
     "run.threads=1",

@@ -27,6 +27,10 @@ app.add_typer(deploy.commands)
 app.command(cls=Several)(compare)
 
 RunPath = Annotated[Path, typer.Argument(help="Folder of a run, such as runs/quickstart.")]
+Trace = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Write a Chrome trace of the rounds, in simulated time."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary alone, as JSON.")]
 
 
@@ -42,6 +46,7 @@ def run(
     out: Annotated[
         Path | None, typer.Option(help="New folder for the run; runs/NAME if left out.")
     ] = None,
+    trace: Trace = None,
     json_: Json = False,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print the default config, commented.")
@@ -57,19 +62,28 @@ def run(
 
     with Progress() as progress, stoppable() as stopped:
         result = engine.run(
-            settings, out=out, listen=progress.event, say=progress.say, stop=lambda: bool(stopped)
+            settings,
+            out=out,
+            listen=progress.event,
+            say=progress.say,
+            stop=lambda: bool(stopped),
+            trace=trace,
         )
     _finish(result, json_)
 
 
 @app.command()
-def resume(path: RunPath, json_: Json = False) -> None:
+def resume(path: RunPath, trace: Trace = None, json_: Json = False) -> None:
     """Go on with a run from its last checkpoint; the result is that of an uninterrupted run."""
     from elsa.engine import run as engine
 
     with Progress() as progress, stoppable() as stopped:
         result = engine.resume(
-            path, listen=progress.event, say=progress.say, stop=lambda: bool(stopped)
+            path,
+            listen=progress.event,
+            say=progress.say,
+            stop=lambda: bool(stopped),
+            trace=trace,
         )
     _finish(result, json_)
 

@@ -1,24 +1,28 @@
 """Simulated time: what a round would take on the declared devices, edges and links.
 
 Computing is operations over speed (`core.cost`), sending is latency plus the bytes really
-serialised over bandwidth. Devices of an edge compute at once; the edge has one compute lane, first
-come first served. Evaluation is a measurement and takes no simulated time.
+serialised over bandwidth. `schedule` says when who is done. Evaluation is a measurement and takes
+no simulated time.
 """
 
-import heapq
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count
-from typing import Literal
 
 import numpy as np
 
 from elsa.config.schema import Network
 from elsa.core.cost import ModelShape, Work, passes_of, step_work
 from elsa.core.split import Split
-from elsa.wire.messages import Activations, Gradients, LabelledActivations, Message
+from elsa.engine.schedule import Leg, Part
+from elsa.wire.messages import (
+    Activations,
+    Gradients,
+    LabelledActivations,
+    Message,
+    Ready,
+    Update,
+)
 
 _LATENCY = int.from_bytes(b"far")
 """Keeps the draw of latencies apart from every other draw of the seed."""
@@ -108,23 +112,14 @@ def cloud_seconds(network: Network, up: int, down: int) -> float:
     )
 
 
+def order_seconds(network: Network, down: int) -> float:
+    """Seconds until `down` bytes from the cloud are at an edge."""
+    link = network.edge_cloud
+    return link.latency_ms / 1e3 + down / _bytes_per_second(link.down_mbps)
+
+
 def _bytes_per_second(mbps: float) -> float:
     return mbps * 1e6 / 8
-
-
-@dataclass(frozen=True)
-class Leg:
-    """A stretch of a device's time: its own or the link's ("free"), or on the edge's lane.
-
-    Attributes:
-        after: the leg cannot start before all devices have passed `passes` of this number.
-        passes: number that this leg's end counts towards.
-    """
-
-    place: Literal["free", "edge"]
-    seconds: float
-    after: int = 0
-    passes: int = 0
 
 
 @dataclass(frozen=True)
@@ -152,6 +147,25 @@ class Turns:
 
 
 FREE = Turns()
+
+
+@dataclass(frozen=True)
+class _Names:
+    """What an exchange's parts are called."""
+
+    up: str
+    down: str
+    device: str = ""
+    edge: str = ""
+
+
+_NAMES: Mapping[type[Message], _Names] = {
+    Ready: _Names("ready", "adapters"),
+    Activations: _Names("h1", "h2", "bottom forward", "trunk forward"),
+    Gradients: _Names("g2", "g1", "top", "trunk backward"),
+    LabelledActivations: _Names("h1 and labels", "g1", "bottom forward", "trunk and head"),
+    Update: _Names("adapters", "accepted"),
+}
 
 
 def turns_of(trunk: str, devices: Sequence[str]) -> dict[str, Turns]:
@@ -198,13 +212,16 @@ class Trace:
         works = (step_work(self.shape, self.split, passes_of(self.shape, [it])) for it in steps)
         whole = self.split.layout == "whole"
         flops = sum(work.device if whole else work.top for work in works)
-        self.legs.append(Leg("free", flops / self.speed.flops))
+        seconds = flops / self.speed.flops
+        what = f"{len(steps)} local steps"
+        self.legs.append(Leg("free", seconds, parts=(Part("device", what, seconds),)))
         self._expected += flops / (self.declared or self.speed).flops
 
     def exchanged(self, request: Message, up: int, down: int) -> None:
         """Add an exchange that sent `up` bytes and received `down` bytes."""
-        here, lane, after, passes = self._owed, 0.0, 0, 0
+        owed, here, lane, after, passes = self._owed, 0.0, 0.0, 0, 0
         self._owed = 0.0
+        names = _NAMES.get(type(request), _Names(type(request).__name__.lower(), "answer"))
         if isinstance(request, Activations | LabelledActivations):
             passed = passes_of(self.shape, [request.lengths])
             self._work = step_work(self.shape, self.split, passed)
@@ -216,11 +233,27 @@ class Trace:
             lane += self._work.trunk_backward
             passes = self.turns.passes(request.step)
             self._owed = self._work.bottom_backward
-        sending = Leg("free", there(self.speed, here, up))
-        receiving = Leg("free", back(self.speed, down))
-        self.legs += [sending, Leg("edge", lane / self.edge_flops, after, passes), receiving]
+        flops = owed + here
+        busy = Part("edge", names.edge, lane / self.edge_flops)
+        self.legs += [
+            Leg(
+                "free",
+                there(self.speed, flops, up),
+                parts=(
+                    Part("device", "bottom backward", owed / self.speed.flops),
+                    Part("device", names.device, here / self.speed.flops),
+                    Part("link", names.up, there(self.speed, 0, up)),
+                ),
+            ),
+            Leg("edge", busy.seconds, after, passes, (busy,)),
+            Leg(
+                "free",
+                back(self.speed, down),
+                parts=(Part("link", names.down, back(self.speed, down)),),
+            ),
+        ]
         known = self.declared or self.speed
-        self._expected += there(known, here, up) + back(known, down)
+        self._expected += there(known, flops, up) + back(known, down)
 
 
 def there(speed: Speed, flops: float, size: float) -> float:
@@ -231,32 +264,3 @@ def there(speed: Speed, flops: float, size: float) -> float:
 def back(speed: Speed, size: float) -> float:
     """Seconds until so many bytes have come to a device."""
     return speed.latency + size / speed.down
-
-
-def finish_times(traces: Sequence[Sequence[Leg]]) -> list[float]:
-    """When each device has done its legs, in seconds from the start of the edge round."""
-    ends = [0.0] * len(traces)
-    lane = 0.0
-    due = Counter(leg.passes for trace in traces for leg in trace if leg.passes)
-    parked: dict[int, list[tuple[int, int]]] = {}
-    ticket = count()  # of two that are ready at once, the first to have come goes first
-    queue = [(0.0, next(ticket), device, 0, 0) for device in range(len(traces))]
-    while queue:
-        now, _, device, number, passed = heapq.heappop(queue)
-        if passed:
-            due[passed] -= 1
-            for waiting in () if due[passed] else parked.pop(passed, ()):
-                heapq.heappush(queue, (now, next(ticket), *waiting, 0))
-        if number == len(traces[device]):
-            ends[device] = now
-            continue
-        leg = traces[device][number]
-        if due[leg.after]:
-            parked.setdefault(leg.after, []).append((device, number))
-            continue
-        if leg.place == "edge":
-            now = lane = max(lane, now) + leg.seconds
-        else:
-            now += leg.seconds
-        heapq.heappush(queue, (now, next(ticket), device, number + 1, leg.passes))
-    return ends

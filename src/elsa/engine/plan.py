@@ -8,12 +8,13 @@ from elsa.config.schema import Config
 from elsa.config.words import Wire
 from elsa.core.plan import BUSY
 from elsa.engine.build import build_federation, open_sources
-from elsa.engine.clock import Leg, cloud_seconds, finish_times
+from elsa.engine.clock import cloud_seconds
 from elsa.engine.federation import Federation
 from elsa.engine.machine import prepare
 from elsa.engine.planner import Lack, Planner
 from elsa.engine.prices import Price
 from elsa.engine.profile import as_here
+from elsa.engine.schedule import Leg, finish_times
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,11 @@ from elsa.core.cost import step_work
 from elsa.core.plan import Chosen, Option, fit_jointly, refined, settled
 from elsa.core.split import Split
 from elsa.engine.build import Sources
-from elsa.engine.clock import FREE, Leg, finish_times, turns_of
+from elsa.engine.clock import FREE, turns_of
 from elsa.engine.federation import Federation
 from elsa.engine.parts import ModelParts
 from elsa.engine.prices import Price, Prices, device_memories
+from elsa.engine.schedule import Leg, finish_times
 from elsa.engine.tasks import devices_of
 from elsa.errors import SplitError
 from elsa.roles.attacker import Attacker

@@ -15,10 +15,11 @@ from elsa.core.cost import Memory, Passes, Work, device_memory, passes_of, step_
 from elsa.core.plan import Option
 from elsa.core.ragged import Reach, marks_of, reached_lengths
 from elsa.core.split import Layout, Split
-from elsa.engine.clock import FREE, Leg, Speed, Turns, back, there
+from elsa.engine.clock import FREE, Speed, Turns, back, there
 from elsa.engine.codecs import adapters_sent, hop_codecs
 from elsa.engine.directions import Directions
 from elsa.engine.parts import ModelParts, split_of
+from elsa.engine.schedule import Leg
 from elsa.model.adapters import part_names
 from elsa.model.segments import adapter_shapes, reach_of
 from elsa.model.sizes import tensors_of

@@ -1,7 +1,8 @@
 """A whole run: build the federation, train it round by round, record it, survive being stopped."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from elsa.config.schema import Config
 from elsa.engine.build import build_federation, digests_of, open_sources
+from elsa.engine.federation import Federation
 from elsa.engine.machine import prepare
 from elsa.engine.planner import Planner, planner_of
 from elsa.engine.provenance import check_unchanged, new_manifest
@@ -17,8 +19,10 @@ from elsa.engine.public import check_public
 from elsa.engine.recording import recorded
 from elsa.engine.runner import Listener, Runner
 from elsa.engine.simulate import Simulation
+from elsa.engine.timeline import Timeline, rows_of
 from elsa.record.checkpoint import load_checkpoint
 from elsa.record.directory import RunDirectory
+from elsa.record.timeline import TimelineFile
 
 RUNS = Path("runs")
 """Where runs go unless told otherwise."""
@@ -44,6 +48,7 @@ def run(
     listen: Listener = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
+    trace: Path | None = None,
 ) -> Result:
     """Train a federation on this machine, from the beginning.
 
@@ -53,6 +58,7 @@ def run(
         listen: told every event as it happens.
         say: told what takes time before the first event.
         stop: asked after every exchange; true ends the run, to be resumed later.
+        trace: file for a Chrome trace of the rounds that this call trains, in simulated time.
 
     Raises:
         Interrupted: `stop` said so; the last checkpoint is kept.
@@ -74,9 +80,10 @@ def run(
         if planner is None:  # else the rounds write it, whenever splits change
             directory.write_plan(Planner(federation, sources, config).reckoned())
         watched = recorded(federation, directory.path)
-        play = partial(Simulation, watched)
-        runner = Runner(watched, sources, directory, listen, stop, play, planner)
-        return Result(directory.path, runner.run(started))
+        with _drawn(watched, trace) as timeline:
+            play = partial(Simulation, watched, timeline=timeline)
+            runner = Runner(watched, sources, directory, listen, stop, play, planner)
+            return Result(directory.path, runner.run(started))
 
 
 def resume(
@@ -85,6 +92,7 @@ def resume(
     listen: Listener = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
+    trace: Path | None = None,
 ) -> Result:
     """Go on with a run from its last whole checkpoint; see `run`.
 
@@ -104,10 +112,21 @@ def resume(
         check_unchanged(directory.manifest, *digests_of(sources))
         federation = recorded(build_federation(config, sources), directory.path)
         planner = planner_of(federation, sources)
-        play = partial(Simulation, federation)
-        runner = Runner(federation, sources, directory, listen, stop, play, planner)
-        if checkpoint is None:
-            directory.rewind()
-        else:
-            runner.restore(checkpoint)
-        return Result(directory.path, runner.run(started))
+        with _drawn(federation, trace) as timeline:
+            play = partial(Simulation, federation, timeline=timeline)
+            runner = Runner(federation, sources, directory, listen, stop, play, planner)
+            if checkpoint is None:
+                directory.rewind()
+            else:
+                runner.restore(checkpoint)
+            return Result(directory.path, runner.run(started))
+
+
+@contextmanager
+def _drawn(federation: Federation, path: Path | None) -> Iterator[Timeline | None]:
+    """What the simulation draws its timeline on, if there is a file for it."""
+    if path is None:
+        yield None
+        return
+    with TimelineFile(path, rows_of(federation)) as file:
+        yield Timeline(file)

@@ -13,16 +13,15 @@ from elsa.core.cost import ModelShape
 from elsa.core.split import Split
 from elsa.engine.clock import (
     FREE,
-    Leg,
     Speed,
     Trace,
     Turns,
     cloud_seconds,
     device_speeds,
     drifted,
-    finish_times,
     turns_of,
 )
+from elsa.engine.schedule import Leg, finish_times
 from elsa.wire.messages import (
     Activations,
     Gradients,

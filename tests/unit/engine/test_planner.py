@@ -11,12 +11,12 @@ import pytest
 
 from elsa.core.split import Split
 from elsa.engine.build import build_federation, open_sources
-from elsa.engine.clock import finish_times
 from elsa.engine.parts import load_model
 from elsa.engine.plan import make_plan, plan_of
 from elsa.engine.planner import Planner, planner_of
 from elsa.engine.prices import Prices, device_memories
 from elsa.engine.run import run
+from elsa.engine.schedule import finish_times
 from elsa.engine.simulate import Simulation
 from elsa.errors import SplitError
 
