@@ -171,7 +171,7 @@ def choose(
         allowed: energy.
         steps: parts [5] of a cell's energy that the first, second .. bit brings; the last is 0.
         pair: [2, 4 C] to work in.
-        bits: [C + 8] zeros; become the bits of each cell.
+        bits: [C + 8]; become the bits of each cell, and zeros.
         below: [C] become the eighths of an octave that its scale is below the largest.
         scale: [1] becomes the largest root mean square of what is sent.
 
@@ -183,6 +183,8 @@ def choose(
     count, n = len(held), len(cells)
     total, rows, size = 0.0, 0, 0
     scale[0] = 0.0
+    for at in range(len(bits)):
+        bits[at] = 0
     for at in range(count):
         total += held[at]
     if total <= allowed:

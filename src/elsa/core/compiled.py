@@ -204,7 +204,7 @@ def _name() -> str:
     from llvmlite import binding
 
     digest = hashlib.blake2b(digest_size=12)
-    for source in (*SOURCES, "building"):
+    for source in (*SOURCES, "building", "compiled"):
         digest.update(Path(__file__).with_name(f"{source}.py").read_bytes())
     facts = (llvmlite.__version__, platform.system(), binding.get_host_cpu_name())
     digest.update(repr((*facts, binding.get_host_cpu_features().flatten())).encode())

@@ -33,6 +33,8 @@ from elsa.core.compiled import (
 STEPS = (Kind("float64", 2), FLOATS)
 _CHOICE = 3
 """Bits that say how many bits a cell has."""
+_MOST = 4
+_PLACE = np.uintp
 SPARE = 8
 """Codes past the last that a buffer must have room for."""
 
@@ -43,14 +45,16 @@ def _hadamard(row: Any) -> None:
     size, step = len(row), 1
     if size >= 8:
         step = 8
-        for i in range(0, size, 8):
-            p = row[i : i + 8]
-            a, b, c, d = p[0] + p[1], p[0] - p[1], p[2] + p[3], p[2] - p[3]
-            e, f, g, h = p[4] + p[5], p[4] - p[5], p[6] + p[7], p[6] - p[7]
+        for block in range(size // 8):
+            s = _PLACE(8 * block)  # unsigned: nothing is counted from the end
+            t, u, v = s + _PLACE(1), s + _PLACE(2), s + _PLACE(3)
+            w, x, y, z = s + _PLACE(4), s + _PLACE(5), s + _PLACE(6), s + _PLACE(7)
+            a, b, c, d = row[s] + row[t], row[s] - row[t], row[u] + row[v], row[u] - row[v]
+            e, f, g, h = row[w] + row[x], row[w] - row[x], row[y] + row[z], row[y] - row[z]
             a, c, b, d = a + c, a - c, b + d, b - d
             e, g, f, h = e + g, e - g, f + h, f - h
-            p[0], p[1], p[2], p[3] = a + e, b + f, c + g, d + h
-            p[4], p[5], p[6], p[7] = a - e, b - f, c - g, d - h
+            row[s], row[t], row[u], row[v] = a + e, b + f, c + g, d + h
+            row[w], row[x], row[y], row[z] = a - e, b - f, c - g, d - h
     if size >= 64:
         step = 64
         for i in range(0, size, 64):
@@ -87,16 +91,17 @@ def _mix(row: Any, odd: Any, mixer: Any, work: Any) -> None:
     parts = work[: len(row)]
     for i in range(len(row)):
         parts[i] = row[i] * scale
+    p, q, r = parts[:even], parts[even : 2 * even], parts[2 * even : 3 * even]
     for k in range(odd):
         out = row[k * even : (k + 1) * even]
-        weight = mixer[k, 0]
+        x, y, z = mixer[k, 0], mixer[k, 1], mixer[k, 2]
         for i in range(even):
-            out[i] = weight * parts[i]
-        for m in range(1, odd):
-            weight = mixer[k, m]
-            part = parts[m * even : (m + 1) * even]
+            out[i] = x * p[i] + y * q[i] + z * r[i]
+        for m in range(3, odd, 2):  # two in one pass, summed as if one by one
+            y, z = mixer[k, m], mixer[k, m + 1]
+            s, t = parts[m * even : (m + 1) * even], parts[(m + 1) * even : (m + 2) * even]
             for i in range(even):
-                out[i] += weight * part[i]
+                out[i] = out[i] + y * s[i] + z * t[i]
 
 
 @inner
@@ -276,7 +281,7 @@ def read(payload: Any, tokens: int, shape: Any, spare: Any, bits: Any) -> Any:
         bits: [C + 8] become the bits of each cell.
 
     Returns:
-        Bytes that such a payload must have, without the codes of cells of too many bits.
+        Bytes that such a payload must have; -B if a cell has B bits, which are too many.
     """
     cells, _ = shape
     n = len(cells)
@@ -284,8 +289,10 @@ def read(payload: Any, tokens: int, shape: Any, spare: Any, bits: Any) -> Any:
     size = _packed(tokens * n)
     for cell in range(tokens * n):
         some = np.int64(bits[cell])
+        if some > _MOST:
+            return -some
         if some:
-            size += 1 + (cells[cell % n, 2 + some] if some <= 4 else 0)
+            size += 1 + cells[cell % n, 2 + some]
     return size
 
 

@@ -26,6 +26,7 @@ import math
 import struct
 from dataclasses import dataclass
 from functools import cache, cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -46,25 +47,25 @@ _HEAD = TAG + _SCALE.size
 _NO_SIGNS = torch.empty(0)
 
 
-@dataclass(frozen=True, eq=False)
-class Filled:
+class Filled(NamedTuple):
     """Cells with their bits chosen.
 
     Attributes:
         bits: of each cell [C + 8], the last eight without meaning.
         below: [C] how far each scale is below the largest, in eighths of an octave.
-        largest: scale.
+        sent: the largest scale, as it is sent.
+        largest: what that says.
         size: bytes of scales and codes.
     """
 
     bits: Tensor
     below: Tensor
+    sent: bytes
     largest: float
     size: int
 
 
-@dataclass(frozen=True, eq=False)
-class Received:
+class Received(NamedTuple):
     """A payload that fits.
 
     Attributes:
@@ -164,7 +165,7 @@ class WaterFill:
         if not math.isfinite(energy):
             raise CodecError(f"{self.name}: values that are not finite; training has diverged")
         count = energies.shape[0]
-        bits = torch.zeros(count + kernels.SPARE, dtype=torch.uint8)
+        bits = torch.empty(count + kernels.SPARE, dtype=torch.uint8)
         below, scale = torch.empty(count, dtype=torch.uint8), energies.new_empty(1)
         shape, allowed = self.cells(hidden).shape, self.error**2 * energy
         pair = energies.new_empty(2, 4 * count)
@@ -172,7 +173,8 @@ class WaterFill:
         largest = scale.item()
         if not largest <= _LARGEST:
             raise CodecError(f"{self.name}: values beyond {_LARGEST}; training has diverged")
-        return Filled(bits, below, float(np.float32(largest)), size)
+        sent = _SCALE.pack(largest)
+        return Filled(bits, below, sent, _SCALE.unpack(sent)[0], size)
 
     def write(
         self, filled: Filled, turned: Tensor, held: Tensor, frame: Frame, before: bytes = b""
@@ -201,8 +203,8 @@ class WaterFill:
             room(hidden),
             body,
         )
-        scale = _SCALE.pack(filled.largest)
-        return b"".join((before, seed_tag(frame.seed, hidden), scale, body.numpy().data))
+        tag = seed_tag(frame.seed, hidden)
+        return b"".join((before, tag, filled.sent, body.numpy().data))
 
     def read(
         self, payload: bytes, tokens: int, hidden: int, frame: Frame, start: int = 0
@@ -230,9 +232,8 @@ class WaterFill:
         body = payload[start + _HEAD :]
         bits = torch.empty(count + kernels.SPARE, dtype=torch.uint8)
         due = kernels.read(body, tokens, cells.shape, torch.empty_like(bits), bits)
-        most = int(bits.numpy()[:count].max()) if count else 0
-        if most > gauss.BITS[-1]:
-            raise CodecError(f"{self.name}: a cell of {most} bits; allowed: 0 to 4")
+        if due < 0:
+            raise CodecError(f"{self.name}: a cell of {-due} bits; allowed: 0 to 4")
         if len(body) != due:
             raise CodecError(f"{self.name}: {size} bytes where its cells take {due + _HEAD}")
         return Received(bits, largest, body)

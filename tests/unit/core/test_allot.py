@@ -75,7 +75,7 @@ def test_bits_are_those_of_a_sort(
     n = len(widths)
     held = np.array(energies[: len(energies) // n * n])
     allowed = error**2 * held.sum()
-    bits, below = np.zeros(len(held) + 8, np.uint8), np.empty(len(held), np.uint8)
+    bits, below = np.full(len(held) + 8, 255, np.uint8), np.empty(len(held), np.uint8)
     scale, count = np.full(1, np.nan), 4 * len(held)
     size = allot.choose(
         from_numpy(held),
