@@ -5,9 +5,12 @@ text is copied, nothing is written, and neither network nor telemetry is touched
 `FederatedDataset`, which is not used). The import takes seconds, so it happens on first use.
 """
 
+import importlib
+import sys
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 
 Rows = NDArray[np.int64]
 Kind = Literal["iid", "dirichlet", "group", "natural"]
+
+_PACKAGE, _PLOTS = "flwr_datasets", "visualization"
 
 _REDRAWS = 20
 """Dirichlet partitioners tried; each draws up to 11 times by itself."""
@@ -89,18 +94,14 @@ def partition(
 
 
 def _iid(rows: int, devices: int, seed: int) -> list[Rows]:
-    from flwr_datasets.partitioner import IidPartitioner
-
     shuffled = np.random.default_rng((seed, 0)).permutation(rows)
-    return _shares(IidPartitioner(devices), devices, {"row": shuffled})
+    return _shares(_partitioners().IidPartitioner(devices), devices, {"row": shuffled})
 
 
 def _dirichlet(labels: Rows, devices: int, seed: int, alpha: float, min_rows: int) -> list[Rows]:
-    from flwr_datasets.partitioner import DirichletPartitioner
-
-    columns = {"row": np.arange(len(labels)), "label": labels}
+    columns, partitioners = {"row": np.arange(len(labels)), "label": labels}, _partitioners()
     for draw in np.random.SeedSequence(seed).generate_state(_REDRAWS):
-        partitioner = DirichletPartitioner(
+        partitioner = partitioners.DirichletPartitioner(
             devices,
             "label",
             alpha=float(alpha),
@@ -129,8 +130,6 @@ def _by_group(groups: Sequence[str], kind: Kind, devices: int, seed: int) -> lis
     size, and 9 groups for 6 devices have none. With one id a share it equals
     `NaturalIdPartitioner`, without that one's progress bar.
     """
-    from flwr_datasets.partitioner import GroupedNaturalIdPartitioner
-
     names, of_row = np.unique(np.asarray(groups), return_inverse=True)
     if kind == "natural" and len(names) != devices:
         raise DataError(
@@ -149,7 +148,8 @@ def _by_group(groups: Sequence[str], kind: Kind, devices: int, seed: int) -> lis
         owner[share] = device
     if kind == "natural":
         owner = np.arange(devices)
-    partitioner = GroupedNaturalIdPartitioner("owner", 1, mode="strict", sort_unique_ids=True)
+    natural = _partitioners().GroupedNaturalIdPartitioner
+    partitioner = natural("owner", 1, mode="strict", sort_unique_ids=True)
     return _shares(partitioner, devices, {"row": np.arange(len(of_row)), "owner": owner[of_row]})
 
 
@@ -161,3 +161,15 @@ def _shares(partitioner: "Partitioner", devices: int, columns: dict[str, Rows]) 
         np.sort(np.asarray(partitioner.load_partition(device)["row"][:], dtype=np.int64))
         for device in range(devices)
     ]
+
+
+def _partitioners() -> Any:
+    """The partitioners of flwr-datasets, without its plots: these take seconds and 100 MB more."""
+    plots = f"{_PACKAGE}.{_PLOTS}"
+    if _PACKAGE not in sys.modules and plots not in sys.modules:
+        sys.modules[plots] = ModuleType(plots)
+        try:
+            delattr(importlib.import_module(_PACKAGE), _PLOTS)
+        finally:
+            del sys.modules[plots]  # who wants them imports them then
+    return importlib.import_module(f"{_PACKAGE}.partitioner")

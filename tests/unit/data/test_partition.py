@@ -1,6 +1,8 @@
 """Partitions: every row on one device, decided by the seed alone, skewed as alpha says."""
 
 import random
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -132,3 +134,14 @@ def test_it_is_silent_and_reports_nothing(
     split(kind, devices=13)
     assert capfd.readouterr() == ("", "")
     assert sent == []
+
+
+def test_plots_are_imported_only_by_who_wants_them() -> None:
+    # They take as long as the rest of a start, and a fifth of a simulation's memory.
+    code = (
+        "import sys; from elsa.data.partition import partition; partition(9, 'iid', 3, 0);"
+        "assert not {'matplotlib', 'seaborn'} & set(sys.modules);"
+        "from flwr_datasets import visualization; assert visualization.plot_label_distributions;"
+        "import flwr_datasets; assert flwr_datasets.visualization is visualization"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
