@@ -311,23 +311,32 @@ def relay() -> Iterator[Callable[..., Relay]]:
 @pytest.fixture(scope="session")
 def traces() -> Callable[[Path], dict[str, Any]]:
     """Run directory -> everything in it that two equal runs have in common."""
-    from safetensors.torch import load_file
+    from elsa.record.checkpoint import load_checkpoint
+    from elsa.record.shelf import Shelf
+
+    def held(run: Path) -> dict[str, Any]:
+        checkpoint = load_checkpoint(run)
+        tensors = dict(checkpoint.tensors)
+        if checkpoint.shelf is not None:
+            shelf = Shelf(run)
+            checkpoint.fill(shelf)
+            tensors |= {f"{owner}/{key}": it for owner in shelf for key, it in shelf[owner].items()}
+        return {name: (value.dtype, value.tolist()) for name, value in tensors.items()}
 
     def read(run: Path) -> dict[str, Any]:
         lines = (run / "events.jsonl").read_text(encoding="utf-8").splitlines()
         with (run / "metrics.csv").open(newline="", encoding="utf-8") as file:
             metrics = list(csv.DictReader(file))
-        newest = sorted((run / "checkpoint").iterdir())[-1]
         return {
             "events": [_without_times(json.loads(line)) for line in lines],
             "metrics": [_without_times(row) for row in metrics],
             "summary": _without_times(json.loads((run / "summary.json").read_bytes())),
             "adapter": {
-                path.name: path.read_bytes() for path in sorted((run / "adapter").iterdir())
+                path.relative_to(run / "adapter").as_posix(): path.read_bytes()
+                for path in sorted((run / "adapter").rglob("*"))
+                if path.is_file()
             },
-            "checkpoint": {
-                name: (value.dtype, value.tolist()) for name, value in load_file(newest).items()
-            },
+            "checkpoint": held(run),
         }
 
     return read

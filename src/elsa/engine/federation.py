@@ -3,12 +3,14 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from torch import Tensor
 
 from elsa.config.schema import Config
 from elsa.core.cost import ModelShape
 from elsa.engine.clock import Speed
+from elsa.record.shelf import Shelf
 from elsa.roles.attacker import Attacker
 from elsa.roles.cloud import Cloud
 from elsa.roles.device import Device
@@ -33,6 +35,7 @@ class Federation:
         shape: what the model's cost depends on.
         meter: counts all links.
         layers: of every link, the meter among them.
+        shelf: where devices and edges keep their moments; None has each keep its own.
     """
 
     config: Config
@@ -45,6 +48,7 @@ class Federation:
     shape: ModelShape
     meter: Meter
     layers: Sequence[Layer]
+    shelf: Shelf | None = None
 
     def speed_of(self, device: str) -> Speed:
         """What a device can do, and its link to the edge server that it is at now."""
@@ -63,12 +67,13 @@ class Federation:
         )
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that a checkpoint must hold as tensors, by owner and name."""
+        """Everything that a checkpoint must hold, by owner and name, but for what is shelved."""
         held = {f"global/{name}": value for name, value in self.cloud.adapters.items()}
         held |= {f"server/{name}": value for name, value in self.cloud.moments().items()}
         for kind, parties in (("device", self.devices), ("edge", self.edges)):
             for name, party in parties.items():
-                for key, value in party.moments().items():
+                moments = party.moments() if self.shelf is None else {}
+                for key, value in moments.items():
                     held[f"{kind}/{name}/{key}"] = value
                 for key, value in party.memory().items():
                     held[f"{kind}-memory/{name}/{key}"] = value
@@ -81,7 +86,10 @@ class Federation:
     def restore(
         self, round_: int, tensors: Mapping[str, Tensor], positions: Mapping[str, int]
     ) -> None:
-        """Go on from what `tensors` and `positions` gave before this round."""
+        """Go on from what `tensors` and `positions` gave before this round.
+
+        What is shelved must have been restored before.
+        """
         held: dict[tuple[str, str], dict[str, Tensor]] = defaultdict(dict)
         adapters: dict[str, Tensor] = {}
         server: dict[str, Tensor] = {}
@@ -97,7 +105,18 @@ class Federation:
         ordered = {name: adapters[name] for name in self.cloud.adapters}
         self.cloud.restore(ordered, round_, server)
         for name, device in self.devices.items():
-            memory = held["device-memory", name]
-            device.restore(held["device", name], memory, positions[name])
+            moments = held["device", name] if self.shelf is None else None
+            device.restore(moments, held["device-memory", name], positions[name])
         for name, edge in self.edges.items():
-            edge.restore(held["edge", name], held["edge-memory", name])
+            moments = held["edge", name] if self.shelf is None else None
+            edge.restore(moments, held["edge-memory", name])
+
+
+def shelved(federation: Federation, folder: Path) -> Federation:
+    """The federation with its moments in a file in `folder`, not in memory."""
+    shelf = Shelf(folder)
+    for device in federation.devices.values():
+        device.keep_moments_in(shelf.below("device/"))
+    for name, edge in federation.edges.items():
+        edge.keep_moments_in(shelf.below(f"edge/{name}/"))
+    return replace(federation, shelf=shelf)

@@ -11,7 +11,7 @@ from typing import Any
 
 from elsa.config.schema import Config
 from elsa.engine.build import build_federation, digests_of, open_sources
-from elsa.engine.federation import Federation
+from elsa.engine.federation import Federation, shelved
 from elsa.engine.machine import prepare
 from elsa.engine.planner import Planner, planner_of
 from elsa.engine.provenance import check_unchanged, new_manifest
@@ -79,7 +79,7 @@ def run(
     with opened as directory:
         if planner is None:  # else the rounds write it, whenever splits change
             directory.write_plan(Planner(federation, sources, config).reckoned())
-        watched = recorded(federation, directory.path)
+        watched = recorded(shelved(federation, directory.path), directory.path)
         with _drawn(watched, trace) as timeline:
             play = partial(Simulation, watched, timeline=timeline)
             runner = Runner(watched, sources, directory, listen, stop, play, planner)
@@ -110,7 +110,8 @@ def resume(
         check_public(config, say)
         sources = open_sources(config, say)
         check_unchanged(directory.manifest, *digests_of(sources))
-        federation = recorded(build_federation(config, sources), directory.path)
+        built = shelved(build_federation(config, sources), directory.path)
+        federation = recorded(built, directory.path)
         planner = planner_of(federation, sources)
         with _drawn(federation, trace) as timeline:
             play = partial(Simulation, federation, timeline=timeline)

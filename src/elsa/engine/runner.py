@@ -25,6 +25,7 @@ from elsa.record.checkpoint import Checkpoint, save_checkpoint
 from elsa.record.directory import RunDirectory
 from elsa.record.events import Event
 from elsa.record.metrics import RoundMetrics
+from elsa.record.shelf import Shelf
 from elsa.roles.cloud import Cloud
 from elsa.roles.overseer import Place, Regrouping, Standing
 from elsa.wire.messages import DeviceReport
@@ -76,6 +77,11 @@ class State(Protocol):
     @property
     def meter(self) -> Meter:
         """Counts what passes the links of this process."""
+        ...
+
+    @property
+    def shelf(self) -> Shelf | None:
+        """What a checkpoint must hold besides."""
         ...
 
     def poisoned(self, round_: int) -> frozenset[str]:
@@ -154,6 +160,8 @@ class Runner:
         self._federation.cloud.restore_standings(state["standings"])
         if self._planner is not None:
             self._planner.restore(state["planner"])
+        if self._federation.shelf is not None:
+            checkpoint.fill(self._federation.shelf)
         self._federation.restore(checkpoint.round, checkpoint.tensors, state["positions"])
         self._federation.meter.restore(state["meter"])
         self._totals = Totals(**state["totals"])
@@ -280,7 +288,8 @@ class Runner:
         }
         if self._planner is not None:
             state["planner"] = self._planner.state()
-        save_checkpoint(self._directory, federation.cloud.round, federation.tensors(), state)
+        held = federation.tensors(), state, federation.shelf
+        save_checkpoint(self._directory, federation.cloud.round, *held)
         self._emit(events.CheckpointSaved(federation.cloud.round))
 
     def _summary(self) -> dict[str, Any]:

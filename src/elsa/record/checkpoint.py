@@ -2,7 +2,9 @@
 
 A checkpoint is one safetensors file: tensors, and the rest as JSON in its metadata. Its name
 holds the round and the first 64 bits of its SHA-256, so a file that is not whole, or was damaged
-later, is known and never used; the one before it is. The last two are kept.
+later, is known and never used; the one before it is. What lies on a shelf (`record.shelf`) is
+copied to a file beside it, of the same name, whose SHA-256 is in the metadata. The last two
+checkpoints are kept.
 """
 
 import hashlib
@@ -21,8 +23,10 @@ from elsa.errors import CheckpointError
 from elsa.record.atomic import partial_path, publish, sweep
 from elsa.record.directory import RunDirectory
 from elsa.record.manifest import read_manifest
+from elsa.record.shelf import Shelf
 
 NAME = re.compile(r"round-(\d+)-([0-9a-f]{16})\.safetensors")
+_BESIDE = ".shelf"
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Checkpoint:
         state: the rest.
         offsets: of the run's logs at that moment; for `RunDirectory.rewind`.
         skipped: newer files that could not be used, each with the reason.
+        shelf: the file beside it, and its index; None where there is none.
     """
 
     round: int
@@ -42,10 +47,21 @@ class Checkpoint:
     state: Mapping[str, Any]
     offsets: Mapping[str, int]
     skipped: tuple[str, ...] = ()
+    shelf: tuple[Path, Mapping[str, Any]] | None = None
+
+    def fill(self, shelf: Shelf) -> None:
+        """Bring a shelf back to what it held; raises CheckpointError if there is no such file."""
+        if self.shelf is None:
+            raise CheckpointError(f"the checkpoint of round {self.round}: holds no moments")
+        shelf.restore(*self.shelf)
 
 
 def save_checkpoint(
-    run: RunDirectory, round_: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]
+    run: RunDirectory,
+    round_: int,
+    tensors: Mapping[str, Tensor],
+    state: Mapping[str, Any],
+    shelf: Shelf | None = None,
 ) -> Path:
     """Save the state after a round, with how far the run's logs reach, and drop older ones.
 
@@ -57,6 +73,7 @@ def save_checkpoint(
         tensors: of any shape and dtype, by any name; a tensor may be there under two names and
             several may lie in one buffer, but not overlap in part.
         state: JSON: text, numbers, true, false, None, and lists and tables of them.
+        shelf: what is kept besides.
 
     Returns:
         The file.
@@ -65,16 +82,20 @@ def save_checkpoint(
         CheckpointError: it cannot be written; older ones are still there.
     """
     rest = {"run": run.manifest.digest(), "offsets": run.offsets(), "state": state}
-    metadata = {"elsa": json.dumps(rest)}
     # A folder, because safetensors leaves files of its own beside the one it writes when killed.
     folder = partial_path(run.checkpoints / "new")
     try:
         folder.mkdir(exist_ok=True)
-        partial = folder / "new.safetensors"
+        partial, beside = folder / "new.safetensors", folder / f"new{_BESIDE}"
+        if shelf is not None:
+            rest["shelf"] = {"sha256": shelf.copy_to(beside), "index": shelf.index()}
+        metadata = {"elsa": json.dumps(rest)}
         safetensors.torch.save_file(_separate(tensors), partial, metadata)
         with partial.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         path = run.checkpoints / f"round-{round_:06d}-{digest[:16]}.safetensors"
+        if shelf is not None:
+            publish(beside, path.with_suffix(_BESIDE))
         publish(partial, path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{run.checkpoints}: cannot save a checkpoint: {error}") from error
@@ -115,13 +136,28 @@ def _load(path: Path, identity: str, skipped: tuple[str, ...]) -> Checkpoint:
     rest = json.loads(header["__metadata__"]["elsa"])
     if rest["run"] != identity:
         raise CheckpointError(f"{path.name}: belongs to another run")
+    shelf = rest.get("shelf")
     return Checkpoint(
         round=round_,
         tensors=safetensors.torch.load(data),
         state=rest["state"],
         offsets=rest["offsets"],
         skipped=skipped,
+        shelf=(_beside(path, shelf["sha256"]), shelf["index"]) if shelf else None,
     )
+
+
+def _beside(path: Path, digest: str) -> Path:
+    """The whole file beside a checkpoint."""
+    beside = path.with_suffix(_BESIDE)
+    try:
+        with beside.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"{beside.name}: cannot be read: {error.strerror}") from error
+    if found != digest:
+        raise CheckpointError(f"{beside.name}: is damaged: its SHA-256 is not the checkpoint's")
+    return beside
 
 
 def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -139,6 +175,9 @@ def _keep_two(folder: Path, newest: Path) -> None:
     older = [path for path in _newest_first(folder) if _parts(path)[0] < _parts(newest)[0]]
     for path in _newest_first(folder):
         if path != newest and path not in older[:1]:
+            path.unlink(missing_ok=True)
+    for path in folder.glob(f"*{_BESIDE}"):  # also those of a process killed between the two
+        if not path.with_suffix(".safetensors").exists():
             path.unlink(missing_ok=True)
 
 

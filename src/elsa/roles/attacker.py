@@ -7,7 +7,7 @@ forged on its way out. So all that others see of an attack is what a real device
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -113,10 +113,15 @@ class Attacker:
         """What its codecs remember; both devices have the same ones."""
         return self._honest.memory()
 
+    def keep_moments_in(self, store: MutableMapping[str, Mapping[str, Tensor]]) -> None:
+        """As of a device; both devices have the same ones."""
+        self._honest.keep_moments_in(store)
+        self._corrupt.keep_moments_in(store)
+
     def restore(
-        self, moments: Mapping[str, Tensor], memory: Mapping[str, Tensor], position: int
+        self, moments: Mapping[str, Tensor] | None, memory: Mapping[str, Tensor], position: int
     ) -> None:
-        """Go on from an earlier `moments`, `memory` and `position`."""
+        """Go on from an earlier `moments`, `memory` and `position`, as `Device.restore`."""
         self._honest.restore(moments, memory, position)
         self._corrupt.restore(moments, {}, position)
 

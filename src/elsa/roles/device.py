@@ -6,7 +6,7 @@ local step is in `passes`.
 Shapes: B sequences, U tokens of them that the top uses, D hidden size.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -134,7 +134,7 @@ class Device:
         self._held_out = held_out
         self._codecs = codecs
         self._settings = settings
-        self._moments: Mapping[str, Tensor] = {}
+        self._moments: MutableMapping[str, Mapping[str, Tensor]] = {}
         self._rotations: Rotations | None = None
         self._stream = self.stream() if len(training) else None
         self._kept = Kept(settings.keep_bytes)
@@ -163,7 +163,7 @@ class Device:
         plan = yield from self._ready(round_, edge_round)
         received, how = unwrap(plan.adapters), self._settings.perturbation
         again = self._again(round_, edge_round)
-        learner = Learner(received, self._settings.optimizer, self._moments)
+        learner = Learner(received, self._settings.optimizer, self.moments())
         passes = self._passes(plan)
         loss, samples = 0.0, 0
         alone: list[tuple[int, ...]] = []
@@ -178,7 +178,7 @@ class Device:
                 alone.append(batch.lengths)
             samples += rows
         if self._settings.optimizer.keep_moments:
-            self._moments = learner.moments()
+            self._moments[self.name] = learner.moments()
         learned: Mapping[str, Tensor] = learner.tensors()
         mean, told = loss / max(samples, 1), loss / max(samples, 1)
         if how is not None and how.update is not None:
@@ -230,7 +230,7 @@ class Device:
         What codecs remember stays: states of another cut are far from it, and sent in full.
         """
         self.segments = segments
-        self._moments = moments
+        self._moments[self.name] = moments
         self._rotations = None
         self._kept.clear()
 
@@ -241,7 +241,11 @@ class Device:
 
     def moments(self) -> Mapping[str, Tensor]:
         """Optimizer state to keep across rounds."""
-        return self._moments
+        return self._moments.get(self.name, {})
+
+    def keep_moments_in(self, store: MutableMapping[str, Mapping[str, Tensor]]) -> None:
+        """Keep them there from now on, under its name; what is there already is its own."""
+        self._moments = store
 
     @property
     def position(self) -> int:
@@ -249,10 +253,11 @@ class Device:
         return self._stream.position if self._stream else 0
 
     def restore(
-        self, moments: Mapping[str, Tensor], memory: Mapping[str, Tensor], position: int
+        self, moments: Mapping[str, Tensor] | None, memory: Mapping[str, Tensor], position: int
     ) -> None:
-        """Go on from an earlier `moments`, `memory` and `position`."""
-        self._moments = moments
+        """Go on from an earlier `moments`, `memory` and `position`; None leaves its moments."""
+        if moments is not None:
+            self._moments[self.name] = moments
         self._codecs.restore({k: v for k, v in memory.items() if not k.startswith(_KEPT)})
         held = {k.removeprefix(_KEPT): v for k, v in memory.items() if k.startswith(_KEPT)}
         if held:

@@ -14,7 +14,7 @@ round; the others are not touched. Shapes: T tokens of a batch without padding, 
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 
 from torch import Tensor, nn
 
@@ -205,9 +205,14 @@ class Edge:
         """Replace what `moments_of` gives, between rounds."""
         self._trunks.set_moments(peer, moments)
 
-    def restore(self, moments: Mapping[str, Tensor], memory: Mapping[str, Tensor]) -> None:
-        """Go on from an earlier `moments` and `memory`."""
-        self._trunks.restore(moments)
+    def keep_moments_in(self, store: MutableMapping[str, Mapping[str, Tensor]]) -> None:
+        """Keep optimizer state there from now on, by owner; what is there already is kept."""
+        self._trunks.keep_moments_in(store)
+
+    def restore(self, moments: Mapping[str, Tensor] | None, memory: Mapping[str, Tensor]) -> None:
+        """Go on from an earlier `moments` and `memory`; None leaves the moments."""
+        if moments is not None:
+            self._trunks.restore(moments)
         self._codecs = {}
         for peer in dict.fromkeys(key.partition("/")[0] for key in memory):
             start = len(peer) + 1

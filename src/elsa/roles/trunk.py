@@ -7,7 +7,7 @@ gradient of the mean loss over the B_n rows of device n. Sequential (SplitFed v2
 one set an edge, updated by each device's batch in turn.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Protocol
 
 from torch import Tensor
@@ -15,6 +15,8 @@ from torch import Tensor
 from elsa.core.aggregate import Mean
 from elsa.errors import ProtocolError
 from elsa.roles.learner import Learner, OptimizerSettings
+
+_SHARED = "shared"
 
 
 class TrunkAdapters(Protocol):
@@ -70,6 +72,10 @@ class TrunkAdapters(Protocol):
         """Go on from what `moments` gave."""
         ...
 
+    def keep_moments_in(self, store: MutableMapping[str, Mapping[str, Tensor]]) -> None:
+        """Keep them there from now on, by owner; what is there already is kept."""
+        ...
+
 
 class PerDeviceTrunk:
     """A copy of the trunk adapters for each device."""
@@ -78,7 +84,7 @@ class PerDeviceTrunk:
         self._settings = settings
         self._adapters: Mapping[str, Tensor] = {}
         self._learners: dict[str, Learner] = {}
-        self._moments: dict[str, dict[str, Tensor]] = {}
+        self._moments: MutableMapping[str, Mapping[str, Tensor]] = {}
 
     def open(self, adapters: Mapping[str, Tensor], peers: Iterable[str]) -> None:  # noqa: ARG002
         """Forget the copies of the last edge round."""
@@ -141,10 +147,16 @@ class PerDeviceTrunk:
 
     def restore(self, moments: Mapping[str, Tensor]) -> None:
         """Take back what `moments` gave."""
-        self._moments = {}
+        found: dict[str, dict[str, Tensor]] = {}
         for key, value in moments.items():
             peer, _, name = key.partition("/")
-            self._moments.setdefault(peer, {})[name] = value
+            found.setdefault(peer, {})[name] = value
+        self._moments.clear()
+        self._moments.update(found)
+
+    def keep_moments_in(self, store: MutableMapping[str, Mapping[str, Tensor]]) -> None:
+        """Keep them there, by device."""
+        self._moments = store
 
 
 class SharedTrunk:
@@ -154,7 +166,7 @@ class SharedTrunk:
         self._settings = settings
         self._adapters: Mapping[str, Tensor] = {}
         self._learner: Learner | None = None
-        self._moments: Mapping[str, Tensor] = {}
+        self._moments: MutableMapping[str, Mapping[str, Tensor]] = {}
         self._names: dict[str, tuple[str, ...]] = {}
         self._waiting: set[str] = set()
         self._arrived: dict[str, int] = {}
@@ -174,7 +186,8 @@ class SharedTrunk:
         """The edge's one learner; it covers the blocks of every device's trunk."""
         self._names[peer] = tuple(names)
         if self._learner is None:
-            self._learner = Learner(self._adapters, self._settings, self._moments)
+            before = self._moments.get(_SHARED)
+            self._learner = Learner(self._adapters, self._settings, before)
         return self._learner
 
     def check_turn(self, peer: str, step: int) -> None:
@@ -225,12 +238,13 @@ class SharedTrunk:
         for peer, weight in self._weights.items():
             mean.add(self._learner.tensors(self._names[peer]), weight, peer)
         if self._settings.keep_moments:
-            self._moments = self._learner.moments()
+            self._moments[_SHARED] = self._learner.moments()
         self._learner = None
 
     def moments(self) -> dict[str, Tensor]:
         """The shared moments, under "shared/<moment>"."""
-        return {f"shared/{key}": value for key, value in self._moments.items()}
+        held = self._moments.get(_SHARED, {})
+        return {f"{_SHARED}/{key}": value for key, value in held.items()}
 
     def moments_of(self, peer: str) -> Mapping[str, Tensor]:  # noqa: ARG002
         """None: the moments are everybody's."""
@@ -241,7 +255,11 @@ class SharedTrunk:
 
     def restore(self, moments: Mapping[str, Tensor]) -> None:
         """Take back what `moments` gave."""
-        self._moments = {key.partition("/")[2]: value for key, value in moments.items()}
+        self._moments[_SHARED] = {key.partition("/")[2]: it for key, it in moments.items()}
+
+    def keep_moments_in(self, store: MutableMapping[str, Mapping[str, Tensor]]) -> None:
+        """Keep them there, as those of one owner."""
+        self._moments = store
 
     def _step_if_complete(self) -> None:
         if self._learner is None or not self._arrived or self._waiting - set(self._arrived):

@@ -13,6 +13,7 @@ from elsa.record.checkpoint import load_checkpoint, save_checkpoint
 from elsa.record.directory import RunDirectory
 from elsa.record.events import RunStarted
 from elsa.record.manifest import Manifest
+from elsa.record.shelf import Shelf
 
 MANIFEST = Manifest("run", 1.0, 0, {}, "", {}, {}, {}, {})
 
@@ -159,3 +160,45 @@ def test_a_full_disk_is_an_error_and_leaves_the_older_checkpoint(run: RunDirecto
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert load_checkpoint(run.path).round == 1
     assert len(list(run.checkpoints.iterdir())) == 1
+
+
+def test_a_shelf_comes_back_with_its_checkpoint(run: RunDirectory, tmp_path: Path) -> None:
+    shelf = Shelf(run.path)
+    for number in (1, 2, 3):
+        shelf["device/a"] = {"x": torch.full((3,), float(number))}
+        save_checkpoint(run, number, tensors(number), {}, shelf)
+    shelf["device/a"] = {"x": torch.zeros(3)}
+    assert len(list(run.checkpoints.glob("*.shelf"))) == 2  # those of the checkpoints kept
+    load_checkpoint(run.path).fill(shelf)
+    assert shelf["device/a"]["x"].tolist() == [3, 3, 3]
+
+
+@pytest.mark.parametrize("damage", ["changed", "shortened", "removed"])
+def test_a_checkpoint_with_a_damaged_shelf_is_not_used(run: RunDirectory, damage: str) -> None:
+    shelf = Shelf(run.path)
+    for number in (1, 2):
+        shelf["device/a"] = {"x": torch.full((3,), float(number))}
+        path = save_checkpoint(run, number, tensors(number), {}, shelf)
+    beside = path.with_suffix(".shelf")
+    data = beside.read_bytes()
+    if damage == "removed":
+        beside.unlink()
+    else:
+        beside.write_bytes(data[:-1] + b"\1" if damage == "changed" else data[:-1])
+    loaded = load_checkpoint(run.path)
+    loaded.fill(shelf)
+    assert (loaded.round, shelf["device/a"]["x"].tolist()) == (1, [1, 1, 1])
+    assert beside.name in loaded.skipped[0]
+
+
+def test_a_shelf_whose_checkpoint_never_came_is_removed(run: RunDirectory) -> None:
+    left = run.checkpoints / "round-000001-0123456789abcdef.shelf"
+    left.write_bytes(b"killed here")
+    save_checkpoint(run, 2, tensors(2), {}, Shelf(run.path))
+    assert not left.exists()
+
+
+def test_a_checkpoint_without_a_shelf_fills_none(run: RunDirectory) -> None:
+    save_checkpoint(run, 1, tensors(1), {})
+    with pytest.raises(CheckpointError, match="holds no moments"):
+        load_checkpoint(run.path).fill(Shelf(run.path))

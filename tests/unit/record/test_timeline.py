@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elsa.errors import RunError
@@ -42,6 +42,7 @@ def test_rows_have_a_name_and_a_place_and_events_are_in_them(tmp_path: Path) -> 
     assert (mark["name"], mark["pid"], mark["tid"], mark["ts"]) == ("average", 1, 1, 2.25e6)
 
 
+@settings(deadline=None)
 @given(MOMENTS)
 def test_what_follows_in_seconds_never_overlaps_in_nanoseconds(
     tmp_path_factory: pytest.TempPathFactory, moments: list[float]

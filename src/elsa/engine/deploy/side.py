@@ -22,6 +22,11 @@ class CloudSide:
     musterer: Musterer
 
     @property
+    def shelf(self) -> None:
+        """None: devices and edges keep their moments themselves."""
+        return None
+
+    @property
     def edges(self) -> list[str]:
         """Names of all edges."""
         return list(assignment_of(self.config))
