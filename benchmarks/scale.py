@@ -1,9 +1,9 @@
 """Does a sample cost the same with a thousand devices as with ten, in time and in memory?
 
 Runs of `elsa run` that differ in the number of devices alone, each in a process of its own: every
-device has as many rows, and takes as many local steps of as many rows. Time a sample is of the
-rounds but the first, without the start and the last evaluation; memory is the peak of the whole process, by the
-operating system's account. Turns are interleaved. Prints a table, writes JSON.
+device has as many rows, and takes as many local steps of as many rows. Time a sample is of all
+rounds but the first, without the start and the last evaluation; memory is the peak of the whole
+process, by the operating system's account. Turns are interleaved. Prints a table, writes JSON.
 
     python benchmarks/scale.py --out docs/results/scale.json
 """
