@@ -36,7 +36,7 @@ class Cluster(Section):
     dimensions: Annotated[int, Field(ge=0)] = 0
     """Axes of a fingerprint; 0 takes as many as suit its kind."""
     memory: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    """Part of the trust so far that an edge round keeps."""
+    """Part of the evidence so far that an edge round of full evidence keeps."""
     least_trust: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Trust below which a device does not count."""
 

@@ -28,6 +28,11 @@ between probes is no ground for distrust, and its step agrees with nobody: says 
 classes both are 0. The consensus is taken `PASSES` times in all, at first over all devices, then
 over those whose score was at least `SAY`.
 
+An edge round is evidence as far as steps agree at all, a ramp, `EVIDENCE`, of the usual agreement:
+once a task is learned, steps are noise, honest devices with unlike data disagree, and attackers
+look like them. Trust is the mean of what edge rounds said, each weighted by its evidence; one that
+is none neither wears trust down nor brings it back.
+
 Shapes: N devices, Q probes, C classes, Z buckets of a sketch.
 """
 
@@ -36,6 +41,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -55,6 +61,10 @@ BREADTH = (0.15, 0.3)
 """Breadth at which predictions begin to count, and from which they count in full."""
 PASSES = 4
 """Times that the consensus is taken."""
+EVIDENCE = (0.1, 0.2)
+"""Usual agreement of steps at which an edge round begins to be evidence, and is all of it."""
+BENEFIT = 0.1
+"""Evidence, in edge rounds, for a device that was never judged."""
 SIZE = (3.0, 6.0)
 """Norm of a step over the median up to which trust is whole, and at which it ends."""
 _LEVELS = 127
@@ -66,12 +76,24 @@ class TrustRules:
     """How trust is kept over edge rounds.
 
     Attributes:
-        memory: part of the trust so far that an edge round keeps, 0 to below 1.
+        memory: part of the evidence so far that an edge round of full evidence keeps, 0 to below 1.
         least: trust below which a device does not count.
     """
 
     memory: float
     least: float
+
+
+class Trust(NamedTuple):
+    """What is thought of a device.
+
+    Attributes:
+        value: 0 to 1.
+        evidence: how much it rests on, in edge rounds.
+    """
+
+    value: float = 1.0
+    evidence: float = BENEFIT
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,12 +103,14 @@ class Judged:
     Attributes:
         step, prediction: agreements [N], -1 to 1 or so.
         trust: [N], 0 to 1, of this edge round alone.
+        evidence: [N], 0 to 1, how much it says.
         reasons: why trust is below 1, by the device's number.
     """
 
     step: Tensor
     prediction: Tensor
     trust: Tensor
+    evidence: Tensor
     reasons: dict[int, str]
 
 
@@ -207,7 +231,7 @@ def judge(
     """
     count = len(steps)
     step, prediction = torch.zeros(count), torch.zeros(count)
-    trust, reasons = torch.ones(count), dict[int, str]()
+    trust, evidence, reasons = torch.ones(count), torch.zeros(count), dict[int, str]()
     kinds = [(task, it.shape[1]) for task, it in zip(tasks, answers, strict=True)]
     for task, width in sorted(set(kinds)):
         members = [device for device, kind in enumerate(kinds) if kind == (task, width)]
@@ -220,18 +244,19 @@ def judge(
             says = _ramp(breadth(told), *BREADTH)
         narrow = (1 - says) * (width > 2)
         agreed, moved, shares, kept = _scored(directions, differences(told), says, narrow)
+        sure = _ramp(agreed[kept].quantile(0.5), *EVIDENCE)
         times = _over(torch.tensor([steps[device][0] for device in members]), kept, 0.0)
         now = torch.minimum(_ramp(shares[2], *SCORE), 1 - _ramp(times, *SIZE))
         for place, device in enumerate(members):
             step[device], prediction[device] = agreed[place], moved[place]
-            trust[device] = now[place]
+            trust[device], evidence[device] = now[place], sure
             if float(now[place]) < 1:
                 reasons[device] = (
                     f"its step agrees {float(shares[0][place]):.2f} and its predictions "
                     f"{float(shares[1][place]):.2f} of what is usual, and its step is "
                     f"{float(times[place]):.2f} times as long"
                 )
-    return Judged(step, prediction, trust, reasons)
+    return Judged(step, prediction, trust, evidence, reasons)
 
 
 def _scored(
@@ -262,17 +287,23 @@ def scores(step: Tensor, prediction: Tensor, says: Tensor, narrow: Tensor) -> Te
     return 1 - against - (1 - 2 * step - for_step).clamp(min=0)
 
 
-def remembered(before: float, now: float, rules: TrustRules) -> float:
-    """Trust smoothed over edge rounds."""
-    return rules.memory * before + (1 - rules.memory) * now
+def remembered(before: Trust, now: float, evidence: float, rules: TrustRules) -> Trust:
+    """Trust after an edge round that said `now` with so much evidence."""
+    kept = before.evidence * rules.memory**evidence
+    known = kept + evidence
+    if known == 0:
+        return before
+    return Trust((kept * before.value + evidence * now) / known, known)
 
 
-def weight(trust: float, now: float, rules: TrustRules) -> float:
+def weight(trust: float, now: float, evidence: float, rules: TrustRules) -> float:
     """What a device's rows count: its trust, or nothing where that or this edge round is too low.
 
-    Half of `least` in one edge round is so low that nobody waits for the memory to fade.
+    Half of `least` in one edge round of full evidence is so low that nobody waits for the memory to
+    fade.
     """
-    return trust if trust >= rules.least and now >= rules.least / 2 else 0.0
+    bad = 1 - evidence * (1 - now) < rules.least / 2
+    return trust if trust >= rules.least and not bad else 0.0
 
 
 def _apart(moved: Tensor) -> Tensor:

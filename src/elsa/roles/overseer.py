@@ -22,7 +22,15 @@ from elsa.core.assign import NOWHERE, Assignment, Rules, assign, distances, matc
 from elsa.core.cluster import Clusters, cluster
 from elsa.core.fingerprint import turns, unpacked
 from elsa.core.moves import angles, unpacked_moves
-from elsa.core.trust import TrustRules, judge, remembered, unpacked_answers, unpacked_step, weight
+from elsa.core.trust import (
+    Trust,
+    TrustRules,
+    judge,
+    remembered,
+    unpacked_answers,
+    unpacked_step,
+    weight,
+)
 from elsa.errors import ProtocolError
 from elsa.wire.watching import Behaviours, DeviceBehaviour, DeviceVerdict, Verdicts
 
@@ -139,7 +147,7 @@ class Overseer:
         self._latency = latency.clone()
         self._labels: dict[str, int] = {}
         self._prints: dict[str, bytes] = {}
-        self.trust = dict.fromkeys(devices, 1.0)
+        self.trust = dict.fromkeys(devices, Trust())
         self.placed = dict.fromkeys(devices, "")
         self.first = self._first()
         self.placed = {it.device: it.edge for it in self.first.places}
@@ -210,8 +218,8 @@ class Overseer:
         if self._policy.strategy not in ("behaviour", "mixed") or not prints:
             return None
         least = self._policy.trust.least if self._policy.trust else 0.0
-        good = [name for name in prints if self.trust[name] >= least]
-        names = (*good, *(name for name in prints if self.trust[name] < least))
+        good = [name for name in prints if self.trust[name].value >= least]
+        names = (*good, *(name for name in prints if name not in good))
         apart = self._policy.apart([prints[name] for name in good])
         clusters = cluster(apart, self._policy.clusters, self._policy.seed)
         latency = self._latency[[self._devices.index(name) for name in names]]
@@ -240,7 +248,8 @@ class Overseer:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from an earlier `state`."""
-        self.trust, self.placed = dict(state["trust"]), dict(state["placed"])
+        self.trust = {name: Trust(*it) for name, it in state["trust"].items()}
+        self.placed = dict(state["placed"])
         self._labels = dict(state["labels"])
         self._prints = {}
 
@@ -252,14 +261,14 @@ class Overseer:
         answers = [unpacked_answers(row.answers, self._policy.probes) for row in rows]
         judged, standings = judge(steps, answers, [row.head for row in rows]), {}
         for number, name in enumerate(names):
-            now = float(judged.trust[number])
-            trust = self.trust[name] = remembered(self.trust[name], now, rules)
-            counts, reason = weight(trust, now, rules), judged.reasons.get(number, "")
+            now = float(judged.trust[number]), float(judged.evidence[number])
+            trust = self.trust[name] = remembered(self.trust[name], *now, rules)
+            counts, reason = weight(trust.value, *now, rules), judged.reasons.get(number, "")
             if not counts and not reason:
                 reason = "it was not trusted in earlier edge rounds"
             agreed = float(judged.step[number]), float(judged.prediction[number])
             standings[name] = Standing(
-                name, self._labels.get(name, -1), *agreed, trust, counts, reason
+                name, self._labels.get(name, -1), *agreed, trust.value, counts, reason
             )
         return standings
 

@@ -12,6 +12,7 @@ from elsa.core.trust import (
     BREADTH,
     BUCKETS,
     Judged,
+    Trust,
     TrustRules,
     agreements,
     breadth,
@@ -293,8 +294,60 @@ def test_bytes_that_are_no_behaviour_are_refused(data: bytes) -> None:
 
 def test_trust_fades_and_a_bad_round_counts_at_once() -> None:
     rules = TrustRules(memory=0.5, least=0.5)
-    assert remembered(1.0, 0.0, rules) == 0.5
-    assert remembered(0.5, 1.0, rules) == 0.75
-    assert weight(0.75, 1.0, rules) == 0.75
-    assert weight(0.49, 1.0, rules) == 0.0
-    assert weight(0.9, 0.2, rules) == 0.0
+    known = Trust(1.0, 2.0)  # where evidence ends up after many edge rounds of full evidence
+    assert remembered(known, 0.0, 1.0, rules) == (0.5, 2.0)
+    assert remembered(Trust(0.5, 2.0), 1.0, 1.0, rules) == (0.75, 2.0)
+    assert weight(0.75, 1.0, 1.0, rules) == 0.75
+    assert weight(0.49, 1.0, 1.0, rules) == 0.0
+    assert weight(0.9, 0.2, 1.0, rules) == 0.0
+    assert weight(0.9, 0.2, 0.5, rules) == 0.9
+
+
+def test_who_was_never_judged_has_little_to_set_against_a_first_bad_round() -> None:
+    rules = TrustRules(memory=0.5, least=0.25)
+    assert remembered(Trust(), 0.0, 1.0, rules).value < 0.05
+    assert remembered(Trust(), 0.0, 0.4, rules).value < 0.25
+    assert remembered(Trust(), 0.0, 0.05, rules).value > 0.5
+
+
+units = st.floats(0, 1)
+
+
+@given(units, st.floats(0, 10), units, units, st.floats(0, 0.99))
+def test_trust_is_a_mean_weighted_by_evidence(
+    value: float, evidence: float, now: float, sure: float, memory: float
+) -> None:
+    # Rounds that are no evidence must neither wear trust down nor bring an attacker back.
+    before, rules = Trust(value, evidence), TrustRules(memory, 0.25)
+    assert remembered(before, now, 0.0, rules) == pytest.approx(before, abs=1e-12)
+    after = remembered(before, now, sure, rules)
+    assert min(value, now) - 1e-9 <= after.value <= max(value, now) + 1e-9
+    assert after.evidence <= max(evidence, 1 / (1 - memory)) + 1
+    assert 0 <= weight(after.value, now, sure, rules) <= 1
+
+
+def test_an_edge_round_is_evidence_as_far_as_steps_agree() -> None:
+    steps, answers = honest(9, 5)
+    assert torch.equal(judged(steps, answers).evidence, torch.ones(9))
+    noise = [draw(900 + n, SIZE) for n in range(9)]
+    assert torch.equal(judged(noise, answers).evidence, torch.zeros(9))
+    weak = [step + 3 * other for step, other in zip(steps, noise, strict=True)]
+    assert bool(((judged(weak, answers).evidence > 0) & (judged(weak, answers).evidence < 1)).all())
+    assert torch.equal(judged(steps[:2], answers[:2]).evidence, torch.zeros(2))  # too few
+
+
+def test_attackers_stay_out_and_honest_devices_in_when_steps_become_noise() -> None:
+    # A task that is learned: at first all is clear, then steps are noise and answers go anywhere.
+    rules, trust = TrustRules(0.5, 0.25), [Trust() for _ in range(9)]
+    for round_ in range(12):
+        steps, answers = honest(9, 7)
+        if round_ >= 3:
+            steps = [draw(50 * round_ + n, SIZE) for n in range(9)]
+            answers = [draw(50 * round_ + 25 + n, PROBES, CLASSES) for n in range(9)]
+        for bad in (0, 4):
+            steps[bad], answers[bad] = -steps[bad], -answers[bad]
+        found = judged(steps, answers)
+        for n in range(9):
+            now = float(found.trust[n]), float(found.evidence[n])
+            trust[n] = remembered(trust[n], *now, rules)
+            assert (weight(trust[n].value, *now, rules) == 0) == (n in (0, 4))

@@ -17,7 +17,7 @@ from elsa.errors import ProtocolError
 from elsa.roles.overseer import Overseer, Policy, Regrouping, Strategy
 from elsa.wire.watching import Behaviours, DeviceBehaviour
 
-PROBES, AXES, SIZE = 20, 4, 500
+PROBES, AXES, SIZE = 20, 4, 30_000  # as many numbers as a real step has, for a sketch of 4,096
 DEVICES = tuple(f"d{number}" for number in range(8))
 EDGES = ("e0", "e1")
 FLAT = torch.full((8, 2), 0.01, dtype=torch.float64)
