@@ -1,13 +1,15 @@
 """The cells of the study of clustering and trust: what is run, in which order, with which settings.
 
-Four parts. Runs are short, so that the whole takes two or three hours of one core: texts are cut to
+Five parts. Runs are short, so that the whole takes two or three hours of one core: texts are cut to
 16 tokens, batches are of 8 (16 for trust: with less, flipped labels cannot be seen yet), and a
-device takes 24 local steps at most.
+device takes 24 local steps at most, 72 in the long runs.
 
 groups   30 devices of known groups, one edge round: are the groups found, by which way states moved
          and by Gaussians as in the paper?
 trust    20 devices, two rare and two small ones among them: whom does trust tell apart?
 attacks  10 devices below one edge: what is accuracy worth under attack, rule by rule?
+long     the same for three times as many rounds: what is left of it when training goes on? Other
+         seeds than elsewhere, because trust was mended after runs like these with seeds 1 and 2.
 edges    12 devices, 3 edges: what does it buy to put similar devices together?
 """
 
@@ -17,9 +19,11 @@ from pathlib import Path
 
 from clustering_data import write_skewed
 
-PARTS = ("groups", "trust", "attacks", "edges")
+PARTS = ("groups", "trust", "attacks", "long", "edges")
 GROUPS = 3
 RARE, SMALL = 2, 2
+LATER = 3
+"""How far the seeds of long runs are from those of others."""
 
 KINDS = ("label-flip", "random", "sign-flip")
 RATES = (30, 40, 10)
@@ -74,6 +78,14 @@ _OWN: dict[str, tuple[str, ...]] = {
         "federation.local_steps=6",
         "partition.alpha=1.0",
     ),
+    "long": (
+        "federation.devices=10",
+        "federation.edges=1",
+        "federation.rounds=6",
+        "federation.edge_rounds=2",
+        "federation.local_steps=6",
+        "partition.alpha=1.0",
+    ),
     "edges": (
         "federation.devices=12",
         f"federation.edges={GROUPS}",
@@ -111,6 +123,8 @@ def arms(part: str) -> list[str]:
         return ["none-0", *wanted, "free-rider-30", "scaled-30"]
     if part == "attacks":
         return [f"{rule}-{kind}" for rule in RULES for kind in ("none", "sign-flip", *KINDS[:2])]
+    if part == "long":
+        return [f"{rule}-{kind}" for rule in ("trust", "mean") for kind in ("none", "sign-flip")]
     return [f"{layout}-{strategy}" for layout in PARTITIONS for strategy in STRATEGIES]
 
 
@@ -125,7 +139,7 @@ def settings_of(cell: Cell) -> tuple[str, ...]:
     elif cell.part == "trust":
         kind, _, rate = cell.arm.rpartition("-")
         own = _attack(kind, int(rate))
-    elif cell.part == "attacks":
+    elif cell.part in ("attacks", "long"):
         rule = next(it for it in sorted(RULES, key=len, reverse=True) if cell.arm.startswith(it))
         own = (*RULES[rule], *_attack(cell.arm.removeprefix(f"{rule}-"), 30))
     else:
@@ -156,7 +170,12 @@ def ordered(parts: tuple[str, ...], seeds: tuple[int, ...]) -> Iterator[Cell]:
         ("attacks", "trust-none"),
     ]
     first = [Cell(part, name, seed) for seed in seeds for part, name in goals]
-    rest = [Cell(part, name, seed) for seed in seeds for part in PARTS for name in arms(part)]
+    rest = [
+        Cell(part, name, seed + LATER * (part == "long"))
+        for seed in seeds
+        for part in PARTS
+        for name in arms(part)
+    ]
     yield from (cell for cell in dict.fromkeys([*first, *rest]) if cell.part in parts)
 
 
