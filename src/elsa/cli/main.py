@@ -13,6 +13,7 @@ from elsa.cli.stopping import say, stoppable
 from elsa.config.load import load_config
 from elsa.config.printing import default_toml
 from elsa.errors import ElsaError, Interrupted
+from elsa.model.lean import import_lean
 
 if TYPE_CHECKING:
     from elsa.engine.run import Result
@@ -58,6 +59,7 @@ def run(
         return
     settings = load_config(config, set_ or [])
     # Imported late, like everything that brings torch along: help and config errors come at once.
+    import_lean()
     from elsa.engine import run as engine
 
     with Progress() as progress, stoppable() as stopped:
@@ -75,6 +77,7 @@ def run(
 @app.command()
 def resume(path: RunPath, trace: Trace = None, json_: Json = False) -> None:
     """Go on with a run from its last checkpoint; the result is that of an uninterrupted run."""
+    import_lean()
     from elsa.engine import run as engine
 
     with Progress() as progress, stoppable() as stopped:

@@ -30,6 +30,17 @@ for words in (["--help"], ["run", "--help"], ["report", "--help"],
 print(sorted({"torch", "transformers", "peft", "datasets", "pandas"} & sys.modules.keys()))
 """
 
+LEAN = """
+import contextlib, io, sys
+from elsa.cli.main import main
+
+sys.argv = ["elsa", "run", "mine.toml"]
+with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
+    main()
+assert "torch" in sys.modules
+print(sorted({"torch._inductor", "sympy", "scipy", "matplotlib"} & sys.modules.keys()))
+"""
+
 
 def one_error(ended: Any, kind: str) -> str:
     """The message of a command that refused: one error, no traceback, nothing on the output."""
@@ -46,6 +57,20 @@ def test_help_and_config_errors_come_without_the_heavy_packages() -> None:
     )
     assert light.stdout == "[]\n"
     assert "ConfigError" in light.stderr
+
+
+def test_run_needs_no_compiler_and_no_plots(make: Any, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(dump_toml(make()), encoding="utf-8")
+    lean = subprocess.run(
+        (sys.executable, "-c", LEAN),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert lean.stdout == "[]\n", lean.stderr
+    assert (tmp_path / "runs").is_dir()
 
 
 @pytest.mark.parametrize("command", ["run", "resume", "export", "audit", "report", "doctor"])
