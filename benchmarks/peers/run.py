@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from dataclasses import asdict
@@ -71,6 +72,7 @@ def main() -> None:
     for peer in PEERS:
         if not interpreter(options.environments, peer).exists():
             sys.exit(f"{options.environments}: make them with benchmarks/peers/environments.py")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended from outside; finished runs are kept"))
     job = Job(**{size: getattr(options, size) for size in asdict(Job())})
     content: Run = {"job": asdict(job), "runs": []}
     if options.out.exists():
