@@ -104,7 +104,8 @@ def learner_of(folder: Path, precision: str) -> Learner:
 
 def initial(folder: Path) -> Adapters:
     """The adapters that everybody starts from."""
-    return load_file(folder / "initial.safetensors")
+    adapters: Adapters = load_file(folder / "initial.safetensors")
+    return adapters
 
 
 def read(path: Path) -> Any:
