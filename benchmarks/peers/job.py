@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from elsa.config.load import load_config
 from elsa.data.batches import Examples, eval_batches
 from elsa.engine.build import build_federation, initial_of, open_sources
+from elsa.engine.codecs import prepare_codecs
 from elsa.engine.parts import encode
 from elsa.model.tasks import Classification
 from elsa.roles.device import Device
@@ -69,7 +70,11 @@ def settings(job: Job, method: str, precision: str) -> list[str]:
 
 
 def write(job: Job, folder: Path) -> dict[str, Any]:
-    """Write the job for the peers; returns what `job.json` holds."""
+    """Write the job for the peers; returns what `job.json` holds.
+
+    What elsa compiles once for a processor is compiled here, as part of no run.
+    """
+    prepare_codecs(load_config(None, settings(job, "elsa", "float32")).wire)
     config = load_config(None, settings(job, "fedavg", "float32"))
     sources = open_sources(config)
     federation = build_federation(config, sources)

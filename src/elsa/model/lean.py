@@ -1,4 +1,4 @@
-"""Transformers and peft without what no segment uses: for processes that are a device alone.
+"""Transformers and peft without what no segment uses: for processes that train segments alone.
 
 Importing their models brings in torch's compiler (and with it sympy and `torch.distributed.tensor`)
 for decorators that mean something only under `torch.compile` and a mask that only flex attention
