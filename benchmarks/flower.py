@@ -6,8 +6,8 @@ processes of Flower, TLS and node authentication.
 1. Orders over Flower and over gRPC: seconds each, bytes on the network (bodies of requests and
    answers; over gRPC the frames), processor seconds of Flower's processes, their memory (each its
    share, PSS), and bytes while nothing is asked.
-2. Each part is killed with signal 9 three seconds after an order of 15 s began: how long after the
-   killing the answer is there, and how often the order was computed.
+2. Each part is killed with signal 9, and the two servers frozen, three seconds after an order of
+   15 s began: how long after that the answer is there, and how often the order was computed.
 
 Prints tables, writes JSON.
 
@@ -15,6 +15,7 @@ Prints tables, writes JSON.
 """
 
 import argparse
+import signal
 import statistics
 import tempfile
 import threading
@@ -52,6 +53,8 @@ VICTIMS = (
     "flower-superexec of the edge",
     "flwr-clientapp",
 )
+SERVERS = ("flower-superlink", "flower-supernode")
+"""What is also frozen."""
 LINK = Link("edge_cloud", "edge-0", "cloud")
 LIMIT = 2**27
 PATIENT = Timing(answer=1800, reconnect=600)
@@ -153,8 +156,8 @@ def pace(link: Transport, size: int, orders: int) -> list[float]:
     return took[1:]
 
 
-def kill(link: Transport, edge: Edge, victim: str, number: int) -> dict[str, Any]:
-    """Kill a part in the middle of an order, and see what becomes of it."""
+def strike(link: Transport, edge: Edge, victim: str, number: int, how: str) -> dict[str, Any]:
+    """Kill or freeze a part in the middle of an order, and see what becomes of it."""
     edge.work = WORK
     edge.began.clear()
     coming: list[Message] = []
@@ -163,12 +166,12 @@ def kill(link: Transport, edge: Edge, victim: str, number: int) -> dict[str, Any
     edge.began.wait()
     sleep(BEFORE)
     start = perf_counter()
-    processes()[victim].kill()
+    processes()[victim].send_signal(signal.SIGKILL if how == "killed" else signal.SIGSTOP)
     asking.join()
     return {
-        "killed": victim,
+        how: victim,
         "answered": bool(coming),
-        "seconds_after_killing": perf_counter() - start,
+        "seconds_after": perf_counter() - start,
         "computed": edge.computed.count(number),
     }
 
@@ -181,6 +184,7 @@ def main() -> None:
     parser.add_argument("--bytes", type=int, default=600_000, help="Of the adapters of an order.")
     parser.add_argument("--idle", type=float, default=60.0, help="Seconds of asking nothing.")
     parser.add_argument("--kill", nargs="*", default=list(VICTIMS), choices=VICTIMS)
+    parser.add_argument("--freeze", nargs="*", default=list(SERVERS), choices=SERVERS)
     words = parser.parse_args()
     measured: dict[str, Any] = {"machine": machine(), "frame": len(encode(order(0, words.bytes)))}
     with tempfile.TemporaryDirectory() as name:
@@ -201,11 +205,13 @@ def main() -> None:
                     write_json(words.out, measured)
 
             save()
-            measured["kills"] = []
-            for number, victim in enumerate(words.kill, 1000):
-                measured["kills"].append(kill(link, edge, victim, number))
-                print(measured["kills"][-1], flush=True)
-                save()
+            for how, victims in (("killed", words.kill), ("frozen", words.freeze)):
+                measured[how] = []
+                for victim in victims:
+                    number = 1000 + edge.computed[-1]
+                    measured[how].append(strike(link, edge, victim, number, how))
+                    print(measured[how][-1], flush=True)
+                    save()
     show(measured)
 
 
@@ -245,8 +251,9 @@ def show(measured: dict[str, Any]) -> None:
         rows.append(row | {"least": min(took), "most": max(took)})
     print_table(rows)
     print({key: value for key, value in measured["flower"].items() if key != "seconds"})
-    if measured["kills"]:
-        print_table(measured["kills"])
+    for how in ("killed", "frozen"):
+        if measured[how]:
+            print_table(measured[how])
 
 
 if __name__ == "__main__":

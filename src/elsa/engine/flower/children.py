@@ -1,4 +1,4 @@
-"""Flower's processes: started again when they end, and never outliving the one that wants them."""
+"""Flower's processes: started again when they end or hang, never outliving whoever wants them."""
 
 import logging
 import os
@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -29,6 +29,10 @@ _PAUSE, _LONGEST_PAUSE = 1.0, 10.0
 """Seconds before a child that ended is started again: the first time, and at most."""
 _STEADY = 60.0
 """Seconds after which a child counts as one that runs."""
+_LOOK, _DEAF = 5.0, 30.0
+"""Seconds between looks at whether a child answers, and after which one that does not is ended."""
+_FIRST = 600.0
+"""Seconds besides for its first answer."""
 _LAST_WORDS = 20
 """Lines of a child that are kept, to be told if it ends."""
 
@@ -76,9 +80,18 @@ class Children:
             child.join()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def supervise(self, command: str, *words: str) -> "Child":
-        """Start a command, and again whenever it ends."""
-        self._children.append(Child(self, command, words, self._over))
+    def supervise(
+        self, command: str, *words: str, answers: Callable[[], bool] | None = None
+    ) -> "Child":
+        """Start a command, and again whenever it ends.
+
+        Args:
+            command: its name.
+            words: what it is given.
+            answers: asked now and then whether it does; where it did and does no longer, it is
+                ended, as one that hangs or was frozen.
+        """
+        self._children.append(Child(self, command, words, self._over, answers))
         return self._children[-1]
 
     def once(self, command: str, *words: str, seconds: float = 120.0) -> str:
@@ -130,9 +143,15 @@ class Child:
     """
 
     def __init__(
-        self, group: Children, command: str, words: Sequence[str], over: threading.Event
+        self,
+        group: Children,
+        command: str,
+        words: Sequence[str],
+        over: threading.Event,
+        answers: Callable[[], bool] | None,
     ) -> None:
         self._group, self._command, self._words, self._over = group, command, words, over
+        self._answers = answers
         self._last: list[str] = []
         self.starts = 0
         self._process = self._start()
@@ -169,7 +188,7 @@ class Child:
         pause = _PAUSE
         while True:
             begun = monotonic()
-            status = self._process.wait()
+            status = self._ended()
             pause = _PAUSE if monotonic() - begun > _STEADY else pause
             if self._over.wait(pause):
                 return
@@ -177,6 +196,20 @@ class Child:
             _log.warning("%s ended (%d): %s; starting it again", self._command, status, last)
             pause = min(2 * pause, _LONGEST_PAUSE)
             self._process = self._start()
+
+    def _ended(self) -> int:
+        """Its exit status, once it has ended, or was ended because it does not answer any more."""
+        heard = monotonic() + _FIRST
+        while True:
+            try:
+                return self._process.wait(None if self._answers is None else _LOOK)
+            except subprocess.TimeoutExpired:
+                assert self._answers is not None
+            if self._answers():
+                heard = monotonic()
+            elif monotonic() - heard > _DEAF and not self._over.is_set():
+                _log.warning("%s does not answer for %.0f s; ending it", self._command, _DEAF)
+                self._process.kill()
 
     def _listen(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None

@@ -10,11 +10,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from time import monotonic, sleep
 
-import httpx
-
 from elsa.engine.flower.children import Child, Children, free_port, quoted, write_private
 from elsa.engine.flower.front import Front
 from elsa.engine.flower.orders import FlowerLink, Orders
+from elsa.engine.flower.pulse import Pulse
 from elsa.errors import ConfigError, ElsaError
 from elsa.wire.rpc.nodekeys import public_node_key
 from elsa.wire.rpc.options import Timing
@@ -91,6 +90,8 @@ def _superlink(children: Children, security: Tls) -> str:
     words = "\n".join(["[superlink]", f'default = "{_NAME}"', f"[superlink.{_NAME}]", *lines, ""])
     (home / "config.toml").write_text(words, encoding="utf-8")
     host, _, port = at.rpartition(":")
+    trusted = ssl.create_default_context(cafile=str(security.authority))
+    pulse = Pulse(f"https://{at}/health", trusted)
     superlink = children.supervise(
         "flower-superlink",
         *("--host", host, "--port", port, "--database", str(folder / "state.db")),
@@ -99,8 +100,9 @@ def _superlink(children: Children, security: Tls) -> str:
         *("--ssl-certfile", str(security.certificate.resolve())),
         *("--ssl-keyfile", str(security.key.resolve())),
         *("--ssl-ca-certfile", str(security.authority.resolve())),
+        answers=pulse,
     )
-    _wait_for(superlink, f"https://{at}/health", security)
+    _wait_for(superlink, pulse)
     children.supervise(
         "flower-superexec",
         *("--runtime-api-address", at, "--root-certificates", str(security.authority.resolve())),
@@ -109,22 +111,15 @@ def _superlink(children: Children, security: Tls) -> str:
     return at
 
 
-def _wait_for(superlink: Child, url: str, security: Tls) -> None:
-    context = ssl.create_default_context(cafile=str(security.authority))
-    until, reason = monotonic() + _START, ""
-    with httpx.Client(verify=context, trust_env=False, timeout=5.0) as client:
-        while superlink.starts == 1 and monotonic() < until:
-            try:
-                if client.get(url).is_success:
-                    return
-            except httpx.HTTPError as error:
-                reason = str(error)
-                if "CERTIFICATE_VERIFY_FAILED" in reason:
-                    break
-            sleep(0.2)
+def _wait_for(superlink: Child, pulse: Pulse) -> None:
+    until = monotonic() + _START
+    while superlink.starts == 1 and monotonic() < until and not pulse.mistrusted:
+        if pulse():
+            return
+        sleep(0.2)
     raise ConfigError(
-        f"Flower's SuperLink does not start ({reason}; the cloud's certificate must be valid for "
-        f"127.0.0.1, as `elsa certs` makes it with deploy.link = 'flower'): "
+        f"Flower's SuperLink does not start ({pulse.reason}; the cloud's certificate must be valid "
+        f"for 127.0.0.1, as `elsa certs` makes it with deploy.link = 'flower'): "
         f"{superlink.last_words()[-800:]}"
     )
 

@@ -11,6 +11,7 @@ from time import monotonic, sleep
 
 from elsa.engine.flower.children import Children, free_port, quoted, write_private
 from elsa.engine.flower.door import Door, Head
+from elsa.engine.flower.pulse import Pulse
 from elsa.errors import ConfigError
 from elsa.wire.rpc.nodekeys import node_key
 from elsa.wire.rpc.security import Security, Tls, check_address
@@ -67,6 +68,7 @@ def flower_caller(
                 *("--auth-supernode-private-key", str(own)),
                 *("--node-config", quoted({"door": str(door.path)})),
                 *("--isolation", "process", "--superexec-auth-secret-file", secret),
+                answers=Pulse(f"http://{at}/health"),
             )
             children.supervise(
                 "flower-superexec",

@@ -5,7 +5,6 @@ it listens on loopback only; this passes on what is for its Fleet API and nothin
 """
 
 import asyncio
-import logging
 import re
 import ssl
 import threading
@@ -50,7 +49,6 @@ class Front:
             ConfigError: the address cannot be had.
         """
         host, _, port = address.rpartition(":")
-        logging.getLogger("httpx").setLevel(logging.WARNING)  # else a line for every poll
         self._limit = limit
         self._behind = httpx.AsyncClient(
             base_url=f"https://{behind}",

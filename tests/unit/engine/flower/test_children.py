@@ -10,7 +10,9 @@ from time import monotonic, sleep
 
 import pytest
 
-from elsa.engine.flower.children import Children
+from elsa.engine.flower import children as module
+from elsa.engine.flower.children import Children, free_port
+from elsa.engine.flower.pulse import Pulse
 from elsa.errors import ConfigError
 
 SLEEPER = ("-c", "import time; time.sleep(600)")
@@ -58,6 +60,22 @@ def test_a_child_that_ends_is_started_again_and_goes_at_the_end() -> None:
         assert children.folder.stat().st_mode & 0o077 == 0
     assert not child.alive
     assert not children.folder.exists()
+
+
+def test_a_child_that_hangs_is_ended_and_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LOOK", 0.1)
+    monkeypatch.setattr(module, "_DEAF", 0.5)
+    monkeypatch.setattr("elsa.engine.flower.pulse._WAIT", 0.3)
+    port = str(free_port())
+    pulse = Pulse(f"http://127.0.0.1:{port}/")
+    words = ("-m", "http.server", port, "--bind", "127.0.0.1", "--directory")
+    with Children() as children:
+        child = children.supervise("python", *words, str(children.folder), answers=pulse)
+        wait_for(pulse)  # one that has not answered yet is left to start
+        sleep(0.5)
+        assert child.starts == 1
+        os.kill(child.pid, signal.SIGSTOP)
+        wait_for(lambda: child.starts == 2 and pulse())
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="asks /proc about zombies")
