@@ -15,7 +15,8 @@ ElsaError
 │   ├── FrameError               bytes that are no message of this protocol
 │   ├── CodecError               a packet that its codec refuses
 │   ├── LinkError                a link broke and did not come back in time
-│   │   └── SessionError             its other end began anew, or ended this session
+│   │   ├── SessionError             its other end began anew, or ended this session
+│   │   └── UntrustedError           its other end showed a certificate that was revoked
 │   └── ProtocolError            a valid message that nobody may send now
 ├── RunError                 a run directory cannot be used
 │   └── CheckpointError          no whole checkpoint, or one of another run
@@ -91,6 +92,10 @@ class LinkError(WireError):
 
 class SessionError(LinkError):
     """The other end does not know this session, or no longer; the next request begins a new one."""
+
+
+class UntrustedError(LinkError):
+    """The other end showed a certificate that this party's list of revoked ones names."""
 
 
 class ProtocolError(WireError):

@@ -12,7 +12,7 @@ from contextlib import closing
 from time import monotonic, time
 from typing import Protocol
 
-from elsa.errors import LinkError, ProtocolError
+from elsa.errors import LinkError, ProtocolError, UntrustedError
 from elsa.roles.exchange import expect
 from elsa.wire.messages import Message
 from elsa.wire.places import Clock, Ping, Route
@@ -79,19 +79,20 @@ def survey(links: Mapping[str, Callable[[], Closable]]) -> dict[str, Route]:
 
     Raises:
         ProtocolError: none answers, and one of them does not let this device in.
+        UntrustedError: none answers, and the certificate of one of them was revoked.
     """
     routes: dict[str, Route] = {}
-    refused: ProtocolError | None = None
+    refused: ProtocolError | UntrustedError | None = None
     for edge, make in links.items():
         try:
             with closing(make()) as link:
                 routes[edge] = measure(edge, link)
             _log.info("%s is %.3g ms away", edge, 1e3 * routes[edge].seconds)
+        except (ProtocolError, UntrustedError) as error:
+            _log.warning("%s: %s", edge, error)
+            refused = error
         except LinkError as error:
             _log.info("%s is out of reach: %s", edge, error)
-        except ProtocolError as error:
-            _log.warning("%s", error)
-            refused = error
     if refused is not None and not routes:
         raise refused
     return routes

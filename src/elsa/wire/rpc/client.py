@@ -13,10 +13,11 @@ from typing import Any
 
 import grpc
 
-from elsa.errors import LinkError, ProtocolError, SessionError
+from elsa.errors import CertificateError, LinkError, ProtocolError, SessionError
 from elsa.wire.checks import FRAME_LIMIT
 from elsa.wire.rpc.options import METHOD, NUMBER, PEER, SERVICE, TOKEN, Timing, channel_options
 from elsa.wire.rpc.security import Loopback, Security, Tls, channel, check_address
+from elsa.wire.rpc.shown import shown_certificate
 from elsa.wire.transport import Caller, Layer, Link
 
 _log = logging.getLogger(__name__)
@@ -84,6 +85,7 @@ class Rpc(Caller):
 
         Raises:
             CertificateError: this party's certificate files cannot be used.
+            UntrustedError: the server's certificate was revoked.
             SessionError: the session is over at the other end; the next call begins a new one.
             LinkError: no answer in time; so does the next call. Or this link was closed.
             ProtocolError: the server does not let this party in.
@@ -92,6 +94,8 @@ class Rpc(Caller):
         broken, pause = 0.0, timing.first_pause
         while True:
             try:
+                if self._stream and self._doubts(self._stream):
+                    self._drop()
                 stream = self._stream or self._open()
                 answer = stream.ask(data, asked + timing.answer - monotonic())
             except _BrokenError as error:
@@ -121,10 +125,26 @@ class Rpc(Caller):
             metadata.append((TOKEN, self._token))
         if isinstance(self._security, Loopback):
             metadata.append((PEER, self._security.name))
-        opened = channel(self._address, self._security, channel_options(self._limit))
-        self._stream = _Stream(opened, metadata)
+        shown = b""
+        if isinstance(self._security, Tls) and self._security.revoked.exists():
+            self._security.check()
+            try:
+                shown = shown_certificate(self._address, self._security, self._timing.reconnect)
+            except OSError as error:
+                raise _BrokenError(grpc.StatusCode.UNAVAILABLE, str(error)) from error
+        opened = channel(self._address, self._security, channel_options(self._limit), shown)
+        self._stream = _Stream(opened, metadata, shown)
         self._token = self._stream.token(self._timing.reconnect)
         return self._stream
+
+    def _doubts(self, stream: "_Stream") -> bool:
+        """Whether the server is to show its certificate before the next word is said to it."""
+        if not isinstance(self._security, Tls) or not self._security.revoked.exists():
+            return False
+        try:
+            return not stream.shown or bool(self._security.revocation(stream.shown))
+        except CertificateError:  # no new link is made, which says why; this one was good before
+            return False
 
     def _drop(self) -> None:
         stream, self._stream = self._stream, None
@@ -152,10 +172,16 @@ class Rpc(Caller):
 
 
 class _Stream:
-    """One gRPC stream, and the thread that reads it."""
+    """One gRPC stream, and the thread that reads it.
 
-    def __init__(self, opened: grpc.Channel, metadata: Sequence[tuple[str, str]]) -> None:
-        self._channel = opened
+    Attributes:
+        shown: the server's certificate, in PEM; empty if it was not looked at.
+    """
+
+    def __init__(
+        self, opened: grpc.Channel, metadata: Sequence[tuple[str, str]], shown: bytes
+    ) -> None:
+        self._channel, self.shown = opened, shown
         self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[str | bytes | _BrokenError] = queue.SimpleQueue()
         method: Callable[..., Any] = opened.stream_stream(f"/{SERVICE}/{METHOD}")

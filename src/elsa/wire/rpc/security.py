@@ -31,7 +31,8 @@ class Tls:
 
     Attributes:
         folder: of certificates: ca.pem, NAME.pem and NAME.key; revoked.txt, if there, lists serial
-            numbers in hexadecimal, a line each, that a server refuses; the reason may follow.
+            numbers in hexadecimal, a line each, of those to have nothing to do with; the reason
+            may follow.
         name: of this party.
     """
 
@@ -52,6 +53,11 @@ class Tls:
     def authority(self) -> Path:
         """Certificate of the authority that all parties trust; several while one is replaced."""
         return self.folder / AUTHORITY
+
+    @property
+    def revoked(self) -> Path:
+        """List of revoked certificates; need not be there."""
+        return self.folder / REVOKED
 
     def check(self) -> None:
         """See that the files are there, belong together and are valid now.
@@ -101,7 +107,7 @@ class Tls:
         Raises:
             CertificateError: the list cannot be read.
         """
-        path = self.folder / REVOKED
+        path = self.revoked
         if not path.exists():
             return ""
         shown = x509.load_pem_x509_certificate(certificate)
@@ -155,8 +161,16 @@ def check_address(address: str, security: Security) -> str:
     return address
 
 
-def channel(address: str, security: Security, options: list[tuple[str, int]]) -> grpc.Channel:
+def channel(
+    address: str, security: Security, options: list[tuple[str, int]], shown: bytes = b""
+) -> grpc.Channel:
     """A new connection to a server, not yet made.
+
+    Args:
+        address: HOST:PORT.
+        security: who calls.
+        options: of gRPC.
+        shown: the one certificate to trust, in PEM; empty for all of the authority.
 
     Raises:
         CertificateError: this party's files cannot be used.
@@ -165,7 +179,7 @@ def channel(address: str, security: Security, options: list[tuple[str, int]]) ->
         return grpc.insecure_channel(address, options)
     security.check()
     credentials = grpc.ssl_channel_credentials(
-        _read(security.authority), _read(security.key), _read(security.certificate)
+        shown or _read(security.authority), _read(security.key), _read(security.certificate)
     )
     return grpc.secure_channel(address, credentials, options)
 

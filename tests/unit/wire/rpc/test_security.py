@@ -3,6 +3,7 @@
 import datetime
 import logging
 import re
+import shutil
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -10,9 +11,9 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from elsa.errors import CertificateError, ElsaError, LinkError, ProtocolError
+from elsa.errors import CertificateError, ElsaError, LinkError, ProtocolError, UntrustedError
 from elsa.wire.messages import Accepted
-from elsa.wire.rpc import authority
+from elsa.wire.rpc import authority, client
 from elsa.wire.rpc.authority import Party, issue, make_authority
 from elsa.wire.rpc.client import Rpc
 from elsa.wire.rpc.options import Timing
@@ -183,12 +184,58 @@ def test_revoked_certificate_is_refused_and_said(
     assert len(re.findall(says, caplog.text)) == 2
 
 
-def test_list_of_revoked_certificates_that_cannot_be_read_lets_nobody_new_in(folder: Path) -> None:
-    with serve(Tls(folder, "edge-0")) as server:
+def test_server_whose_certificate_was_revoked_is_not_spoken_with(folder: Path) -> None:
+    own = x509.load_pem_x509_certificate((folder / "edge-0.pem").read_bytes())
+    other = x509.load_pem_x509_certificate((folder / "device-1.pem").read_bytes())
+    says = rf"revoked\.txt: .*CN=edge-0.*, serial {own.serial_number:x}, was revoked: stolen"
+    heard: list[str] = []
+    names, link = ["device-0"], Link("device_edge", "device-0", "edge-0")
+
+    def handle(peer: str, _: object) -> Accepted:
+        heard.append(peer)
+        return Accepted()
+
+    with (
+        RpcServer(handle, "127.0.0.1:0", Tls(folder, "edge-0"), callers=names) as server,
+        closing(Rpc(server.address, link, Tls(folder, "device-0"), timing=QUICK)) as inside,
+    ):
+        inside.call(Accepted())
+        (folder / "revoked.txt").write_text(f"{other.serial_number:x}\n")
+        inside.call(Accepted())  # its certificate is looked at, and good
+        with (folder / "revoked.txt").open("a") as lines:
+            lines.write(f"{own.serial_number:x} stolen\n")
+        for _ in range(2):
+            with pytest.raises(UntrustedError, match=says):
+                inside.call(Accepted())
+        assert len(heard) == 2
+        (folder / "revoked.txt").write_text("nonsense\n")
+        with pytest.raises(CertificateError, match=r"revoked.txt: .* allowed: on each line"):
+            inside.call(Accepted())
+
+
+def test_server_that_answers_with_another_certificate_than_it_showed_gets_no_word(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    issue(folder, Party("edge-1", "edge", HOSTS), 30)
+    monkeypatch.setattr(
+        client, "shown_certificate", lambda *_: (folder / "edge-1.pem").read_bytes()
+    )
+    (folder / "revoked.txt").write_text("")
+    with serve(Tls(folder, "edge-0")) as server, pytest.raises(LinkError, match="no answer"):
+        call(server.address, Tls(folder, "device-0"))
+    with serve(Tls(folder, "edge-1")) as server:
+        call(server.address, Tls(folder, "device-0"))
+
+
+def test_list_of_revoked_certificates_that_cannot_be_read_lets_nobody_new_in(
+    folder: Path, tmp_path: Path
+) -> None:
+    servers = shutil.copytree(folder, tmp_path / "of the server")
+    with serve(Tls(servers, "edge-0")) as server:
         link = Link("device_edge", "device-0", "edge-0")
         with closing(Rpc(server.address, link, Tls(folder, "device-0"), timing=QUICK)) as inside:
             inside.call(Accepted())
-            (folder / "revoked.txt").write_text("device-1\n")
+            (servers / "revoked.txt").write_text("device-1\n")
             with pytest.raises(ProtocolError, match=r"revoked.txt: .* allowed: on each line"):
                 call(server.address, Tls(folder, "device-1"))
             inside.call(Accepted())
