@@ -9,7 +9,7 @@ from torch import Tensor
 
 from elsa.config.names import numbered
 from elsa.config.schema import Config
-from elsa.core.codec import EXACT, HopCodecs
+from elsa.core.codec import HopCodecs
 from elsa.core.cost import ModelShape
 from elsa.core.secret import SecretSeed
 from elsa.data.batches import Examples, joined
@@ -17,7 +17,7 @@ from elsa.data.partition import Rows, partition
 from elsa.data.unusual import set_apart
 from elsa.engine.aggregation import cloud_mean, device_rank, edge_mean, server_optimizer
 from elsa.engine.clock import centre, device_speeds, latencies
-from elsa.engine.codecs import adapters_sent, hop_codecs, prepare_codecs
+from elsa.engine.codecs import adapters_sent, codecs_by, prepare_codecs
 from elsa.engine.directions import public_directions
 from elsa.engine.federation import Federation
 from elsa.engine.fitting import check_early, check_fits
@@ -153,12 +153,10 @@ def build_federation(config: Config, sources: Sources, layers: Sequence[Layer] =
 
 
 def _codecs_of(config: Config, sources: Sources) -> Callable[[str], HopCodecs]:
-    """What makes the codecs of one end, given whose they are."""
-    if config.split.layout == "whole":  # no hidden state leaves a device
-        return lambda _: EXACT
+    """What makes the codecs of one end, given whose they are; its axes are found here."""
     model = sources.model
     directions = public_directions(config, model, sources.tokenizer)
-    return partial(hop_codecs, config.wire, model.checkpoint.hidden_size, directions)
+    return codecs_by(config, model.checkpoint.hidden_size, directions)
 
 
 def device_names(config: Config) -> list[str]:

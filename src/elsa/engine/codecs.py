@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from elsa.config.schema import Config
 from elsa.config.words import EXACT, REMEMBERED, Stage, Wire, read_words, words_of
 from elsa.core.cast import Cast
 from elsa.core.chain import Chain
+from elsa.core.codec import EXACT as UNCODED
 from elsa.core.codec import Codec, Coder, HopCodecs, Identity
 from elsa.core.feedback import ErrorFeedback
 from elsa.core.hadamard import Rotate
@@ -72,6 +75,19 @@ def hop_codecs(
         except ConfigError as error:
             raise ConfigError(f"wire.{hop} = '{words}': {error}") from error
     return HopCodecs(**made)
+
+
+def codecs_by(config: Config, hidden: int, directions: Directions) -> Callable[[str], HopCodecs]:
+    """What makes the codecs of one end, given whose they are.
+
+    Args:
+        config: of the run.
+        hidden: D.
+        directions: public ones, for subspace and axes.
+    """
+    if config.split.layout == "whole":  # no hidden state leaves a device
+        return lambda _: UNCODED
+    return partial(hop_codecs, config.wire, hidden, directions)
 
 
 def check_hidden(wire: Wire, hidden: int) -> None:

@@ -17,7 +17,7 @@ from elsa.core.secret import SecretSeed
 from elsa.data.batches import Examples
 from elsa.data.sources import load_table
 from elsa.engine.build import assignment_of, device_names, device_of, halves
-from elsa.engine.codecs import hop_codecs, prepare_codecs
+from elsa.engine.codecs import codecs_by, prepare_codecs
 from elsa.engine.conversation import Conversation
 from elsa.engine.deploy.keep import Keeper, Kept
 from elsa.engine.deploy.reach import nearest, survey
@@ -269,7 +269,7 @@ class _Home:
             self._model,
             self._pad_id,
             halves(self.rows, self._rows_of.holdout_fraction, config.run.seed, number),
-            hop_codecs(config.wire, hidden, directions, self._name),
+            codecs_by(config, hidden, directions)(self._name),
             self._name,
             number,
             self._secret,

@@ -10,8 +10,14 @@ from torch import Tensor
 
 from elsa.config.schema import Config
 from elsa.core.split import Split
-from elsa.engine.build import Sources, assignment_of, device_names, edge_of, initial_of
-from elsa.engine.codecs import hop_codecs, prepare_codecs
+from elsa.engine.build import (
+    Sources,
+    assignment_of,
+    device_names,
+    edge_of,
+    initial_of,
+)
+from elsa.engine.codecs import codecs_by, prepare_codecs
 from elsa.engine.deploy.keep import Keeper, Kept
 from elsa.engine.deploy.rounds import CLOUD, EdgeRounds
 from elsa.engine.deploy.supervision import Supervision
@@ -78,7 +84,7 @@ def run_edge(
     model, hidden = sources.model, sources.model.checkpoint.hidden_size
     axes = _axes(config, sources)
     directions = Directions(axes.__getitem__, hidden)
-    codecs_of = partial(hop_codecs, config.wire, hidden, directions)
+    codecs_of = codecs_by(config, hidden, directions)
     labels = {task: rows.labels for task, rows in data_of(config).items()}
     ours = {task: terms_of(config, models[task], labels[task]) for task in models}
     roster = device_names(config)
@@ -185,8 +191,9 @@ def _axes(config: Config, sources: Sources) -> dict[str, Tensor]:
     """The public axes [D, R] that the codecs of this config turn onto, by hop."""
     model = sources.model
     public = public_directions(config, model, sources.tokenizer)
-    in_memory = config.wire.model_copy(update={"folder": ""})
-    hop_codecs(in_memory, model.checkpoint.hidden_size, public)
+    wire = config.wire.model_copy(update={"folder": ""})
+    in_memory = config.model_copy(update={"wire": wire})
+    codecs_by(in_memory, model.checkpoint.hidden_size, public)("")
     axes = {hop: public.first(hop, rank) for hop, rank in public.asked.items()}
     model.segments.cache_clear()  # an edge holds no bottom and no top
     return axes
