@@ -105,11 +105,12 @@ class Progress:
         width = len(str(self._rounds or event.round + 1))
         of = f"/{self._rounds}" if self._rounds else ""
         slowest = f", slowest {self._slowest[1]}" if self._slowest[1] else ""
-        return (
-            f"round {event.round + 1:{width}}{of}  loss {event.loss:.3f}"
-            f"  {_traffic(event.bytes)}"
-            f"  simulated {duration(event.simulated_seconds)}{slowest}"
+        line = (
+            f"round {event.round + 1:{width}}{of}  loss {event.loss:.3f}  {_traffic(event.bytes)}"
         )
+        if not event.simulated_seconds:  # real machines
+            return line
+        return f"{line}  simulated {duration(event.simulated_seconds)}{slowest}"
 
     def _flush(self) -> None:
         if not self._line:
@@ -136,9 +137,11 @@ def _splits(event: events.SplitsChosen) -> str:
 
 
 def _traffic(passed: Mapping[str, int]) -> str:
+    """Bytes by hop; a cloud on real machines does not see those of devices."""
     devices = passed["device_to_edge"] + passed["edge_to_device"]
     cloud = passed["edge_to_cloud"] + passed["cloud_to_edge"]
-    return f"devices-edges {size(devices)}  edges-cloud {size(cloud)}"
+    seen = f"devices-edges {size(devices)}  " if devices else ""
+    return f"{seen}edges-cloud {size(cloud)}"
 
 
 def _scores(event: events.Evaluated) -> str:

@@ -53,6 +53,13 @@ def test_log_has_a_line_a_round_and_one_for_each_loss() -> None:
     assert len(lines) == 5
 
 
+def test_cloud_on_real_machines_shows_what_it_sees() -> None:
+    there = dict.fromkeys(("device_to_edge", "edge_to_device"), 0)
+    lines = shown([events.RoundFinished(0, 1.25, 16, 0.5, 0.0, BYTES | there), *a_round(0)[6:]])
+    assert lines.startswith("round 1  loss 1.250  edges-cloud 500 B")
+    assert "simulated" not in lines
+
+
 def test_line_of_several_tasks_has_each() -> None:
     happened = a_round(0)
     happened[5:5] = [events.TaskEvaluated(0, task, 0.5, 0.625) for task in ("trec", "sms")]
