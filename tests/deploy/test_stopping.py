@@ -5,12 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from cryptography import x509
 
 from elsa.engine.deploy.cloud import run_cloud
 from elsa.engine.deploy.device import run_device
 from elsa.engine.deploy.edge import run_edge
 from elsa.engine.deploy.supervision import Supervision
-from elsa.errors import Interrupted, LinkError
+from elsa.errors import Interrupted, LinkError, UntrustedError
 from elsa.record.checkpoint import load_checkpoint
 from elsa.wire.rpc.security import Tls
 
@@ -92,6 +93,34 @@ def test_device_whose_way_is_gone_when_the_run_ends_gives_up_and_says_so(
         edge.join(60)
     lost = said.index(next(line for line in said if "is at edge-0" in line))
     assert sum("none of edge-0 answers" in line for line in said[lost:]) > 1  # it did try
+
+
+def test_device_leaves_an_edge_whose_certificate_is_revoked_and_says_why(alone: Any) -> None:
+    over, certs = threading.Event(), alone.folder / "certs"
+    edge = threading.Thread(
+        target=run_edge,
+        args=(alone.config, alone.addresses["edge-0"], Tls(certs, "edge-0")),
+        kwargs={"stop": over.is_set},
+    )
+    serial = x509.load_pem_x509_certificate((certs / "edge-0.pem").read_bytes()).serial_number
+
+    def listen(line: str) -> None:
+        if "is at edge-0" in line:
+            (certs / "revoked.txt").write_text(f"{serial:x} stolen in May\n", encoding="utf-8")
+
+    edge.start()
+    try:
+        with pytest.raises(UntrustedError, match=r"revoked\.txt: .*CN=edge-0.* stolen in May"):
+            run_device(
+                alone.config,
+                alone.addresses,
+                alone.folder / "device-0.csv",
+                Tls(certs, "device-0"),
+                say=listen,
+            )
+    finally:
+        over.set()
+        edge.join(60)
 
 
 def test_cloud_names_the_command_that_goes_on(alone: Any) -> None:

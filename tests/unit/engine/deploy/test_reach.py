@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elsa.engine.deploy.reach import PINGS, measure, nearest, survey
-from elsa.errors import LinkError, ProtocolError
+from elsa.errors import LinkError, ProtocolError, UntrustedError
 from elsa.wire.messages import Message
 from elsa.wire.places import Clock, Ping, Route
 
@@ -85,9 +85,11 @@ def test_edges_out_of_reach_are_left_out_and_every_link_is_closed() -> None:
     assert closed == ["a", "b", "c"]
 
 
-def test_device_that_nobody_lets_in_is_told() -> None:
-    with pytest.raises(ProtocolError, match="not let in"):
-        survey(links([], a=LinkError("gone"), c=ProtocolError("not let in")))
+@pytest.mark.parametrize("error", [ProtocolError("not let in"), UntrustedError("revoked: stolen")])
+def test_device_that_has_nobody_else_to_go_to_is_told_why(error: Exception) -> None:
+    with pytest.raises(type(error), match=str(error)):
+        survey(links([], a=LinkError("gone"), c=error))
+    assert survey(links([], b=None, c=error)).keys() == {"b"}
     assert survey(links([], a=LinkError("gone"))) == {}
 
 
