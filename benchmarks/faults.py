@@ -17,17 +17,18 @@ that were measured while the load average was over --load; so it may be stopped 
 
 import argparse
 import json
+import math
 import statistics
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic, sleep, time
 from typing import Any
 
 import psutil
 from measured import machine, print_table, write_json
-from parties import GO_ON, KILL, STOP, Parties, Strike
+from parties import GO_ON, KILL, STOP, Parties, Strike, struck
 
 from elsa.config.load import load_config
 from elsa.config.schema import Config
@@ -49,11 +50,11 @@ WHO = ("device-0", "edge-0", "cloud")
 SIGNALS = {"killed": KILL, "frozen": STOP}
 ROUNDS = 3
 SAYS = {
-    "device-0": ("edge-0", "the stream of device-0 ended"),
-    "edge-0": ("device-0", "link to edge-0 at"),
-    "cloud": ("edge-0", "the stream of cloud ended"),
+    "device-0": ("edge-0", ("the stream of device-0 ended", "device-0 began a session")),
+    "edge-0": ("device-0", ("link to edge-0 at",)),
+    "cloud": ("edge-0", ("the stream of cloud ended", "cloud began a session")),
 }
-"""Who notices, and what it says then."""
+"""Who notices, and what it says then: one of these, whichever is first."""
 SHORT_FREEZE = 3.0
 PATIENCE = 150.0
 """Seconds for each thing that must happen."""
@@ -126,7 +127,7 @@ def play(cell: Cell, config: Config, folder: Path, patience: float = PATIENCE) -
     Raises:
         TimeoutError: something that must happen did not, in `patience` seconds.
     """
-    began, struck = monotonic(), folder / "struck"
+    began = monotonic()
     edges, devices = list(assignment_of(config)), device_names(config)
     with Parties(config, folder, cell.strike) as parties:
         parties.start(*edges, *devices)
@@ -137,13 +138,14 @@ def play(cell: Cell, config: Config, folder: Path, patience: float = PATIENCE) -
                 there = lambda name=name: "is at edge" in parties.log(name)  # noqa: E731
                 parties.wait(there, patience, f"{name} is there")
             parties.start("cloud")
-        parties.wait(struck.exists, patience, f"{cell}: the place of the strike")
-        moment = float(struck.read_text())
+        parties.wait(lambda: struck(folder), patience, f"{cell}: the place of the strike")
+        (moment,), thawed = struck(folder), math.inf
         if cell.how == "killed":
             sleep(0.5)
             parties.start(cell.who)
         elif cell.who == "cloud":
             sleep(SHORT_FREEZE)
+            thawed = time()
             parties.signal("cloud", GO_ON)
         parties.wait(lambda: parties.ended("cloud") is not None, patience, "the end of the run")
         parties.signal(cell.who, GO_ON)
@@ -151,8 +153,9 @@ def play(cell: Cell, config: Config, folder: Path, patience: float = PATIENCE) -
         parties.wait(
             lambda: all(parties.ended(it) is not None for it in left), patience, "all to end"
         )
-        by, words = SAYS[cell.who]
-        noticed = parties.when(by, words, moment)
+        noticed = noticed_at(parties, cell.who, moment)
+        if noticed is not None and noticed > thawed:
+            noticed = None  # what was said then is that the run is over
         status = {it: parties.ended(it) for it in ("cloud", *left)}
     told = events(folder)
     finished = [it["round"] for it in told if it["kind"] == "round_finished"]
@@ -196,8 +199,8 @@ def six(seed: int, folder: Path, *, killed: bool) -> dict[str, Any]:
     """
     config = settings(*SIX, f"run.seed={seed}")
     second = 2 * STEPS + 2  # a device sees its gradients go and others come, each step
-    strike = Strike("device-0", "Gradients", second, KILL, "device-0") if killed else None
-    with Parties(config, folder, strike) as parties:
+    strikes = [Strike("device-0", "Gradients", second, KILL, "device-0")] if killed else []
+    with Parties(config, folder, *strikes) as parties:
         parties.start(*assignment_of(config), *device_names(config))
         for name in device_names(config):
             there = lambda name=name: "is at edge" in parties.log(name)  # noqa: E731
@@ -205,8 +208,8 @@ def six(seed: int, folder: Path, *, killed: bool) -> dict[str, Any]:
         parties.start("cloud")
         parties.wait(lambda: parties.ended("cloud") is not None, PATIENCE, "the end of the run")
         status = parties.ended("cloud")
-        moment = float((folder / "struck").read_text()) if killed else 0.0
-        noticed = parties.when(*SAYS["device-0"], moment) if killed else None
+        moment = struck(folder)[0] if killed else 0.0
+        noticed = noticed_at(parties, "device-0", moment) if killed else None
     told = events(folder)
     rounds = [it["wall_seconds"] for it in told if it["kind"] == "round_finished"]
     return {
@@ -220,6 +223,13 @@ def six(seed: int, folder: Path, *, killed: bool) -> dict[str, Any]:
         "ended_well": status == 0,
         "load_average": psutil.getloadavg()[0],
     }
+
+
+def noticed_at(parties: Parties, who: str, after: float) -> float | None:
+    """When somebody said that a party is gone, in seconds since 1970."""
+    by, words = SAYS[who]
+    said = (parties.when(by, it, after) for it in words)
+    return min((it for it in said if it is not None), default=None)
 
 
 def accuracy(config: Config, folder: Path) -> float:

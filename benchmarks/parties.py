@@ -12,7 +12,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -55,12 +56,11 @@ class Strike:
 
 
 class Striker:
-    """Sees what passes a party, and strikes once."""
+    """Sees what passes a party, and strikes when it is its turn; each strike falls once."""
 
-    def __init__(self, strike: Strike | None, folder: Path) -> None:
-        self._strike = strike
-        self._folder = folder
-        self._seen = 0
+    def __init__(self, name: str, strikes: Sequence[Strike], folder: Path) -> None:
+        self._name, self._strikes, self._folder = name, strikes, folder
+        self._seen: Counter[int] = Counter()
 
     def __call__(self, passage: Passage) -> bytes:
         """A layer: the frame passes, if this process is still there."""
@@ -72,17 +72,29 @@ class Striker:
         self._see(event.kind)
 
     def _see(self, kind: str) -> None:
-        strike, done = self._strike, self._folder / "struck"
-        if strike is None or kind != strike.kind or done.exists():
+        turn = len(struck(self._folder))
+        if turn == len(self._strikes):
             return
-        self._seen += 1
-        if self._seen > strike.nth:
+        strike = self._strikes[turn]
+        if (strike.who, strike.kind) != (self._name, kind):
+            return
+        self._seen[turn] += 1
+        if self._seen[turn] > strike.nth:
             pid = int((self._folder / f"{strike.victim}.pid").read_text())
-            done.write_text(str(time()))
+            with (self._folder / "struck").open("a") as times:
+                times.write(f"{time()}\n")
             os.kill(pid, strike.signal)
 
 
-def live(role: str, name: str, folder: Path, addresses: Mapping[str, str], strike: Any) -> None:
+def struck(folder: Path) -> list[float]:
+    """When each strike fell that has fallen, in seconds since 1970."""
+    path = folder / "struck"
+    return [float(it) for it in path.read_text().split()] if path.exists() else []
+
+
+def live(
+    role: str, name: str, folder: Path, addresses: Mapping[str, str], strikes: Sequence[Strike]
+) -> None:
     """Be a party, in a process of its own; what it says goes to a file."""
     log = os.open(folder / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
@@ -92,7 +104,7 @@ def live(role: str, name: str, folder: Path, addresses: Mapping[str, str], strik
     )
     say = logging.getLogger(name).info
     config, security = load_config(folder / "config.toml"), Tls(folder / "certs", name)
-    striker = Striker(strike if strike and strike.who == name else None, folder)
+    striker = Striker(name, strikes, folder)
     state = folder / "state"
     edges = {it: at for it, at in addresses.items() if it != "cloud"}
     try:
@@ -132,9 +144,12 @@ class Parties:
         addresses: HOST:PORT of each edge, and of the cloud where it is the one that is called.
     """
 
-    def __init__(self, config: Config, folder: Path, strike: Strike | None = None) -> None:
-        """Write the config, certificates and each device's rows, dealt in turn."""
-        self.folder, self._config, self._strike = folder, config, strike
+    def __init__(self, config: Config, folder: Path, *strikes: Strike) -> None:
+        """Write the config, certificates and each device's rows, dealt in turn.
+
+        The strikes fall one after the other.
+        """
+        self.folder, self._config, self._strikes = folder, config, strikes
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.toml").write_text(dump_toml(config), encoding="utf-8")
         count = config.federation
@@ -165,7 +180,7 @@ class Parties:
         count = self._config.federation
         every = [*numbered("edge", count.edges), *numbered("device", count.devices), "cloud"]
         for name in names or every:
-            given = (name.split("-")[0], name, self.folder, self.addresses, self._strike)
+            given = (name.split("-")[0], name, self.folder, self.addresses, self._strikes)
             process = CONTEXT.Process(target=live, args=given, name=name)
             process.start()
             self._processes[name] = process

@@ -10,6 +10,7 @@ from elsa.engine.deploy.asking import Answer, Asking
 from elsa.engine.deploy.rollcalls import RollCalls
 from elsa.engine.deploy.side import CloudSide
 from elsa.engine.globalround import Asked, Watch, play_round
+from elsa.engine.tasks import data_of
 from elsa.errors import ElsaError
 from elsa.roles.cloud import tallies
 from elsa.wire.checks import plain
@@ -45,7 +46,12 @@ class Deployed:
         return play_round(self._side.cloud, self._answers, self._without, self._watch)
 
     def evaluate(self) -> dict[str, Tally]:
-        """What each device counts with the global adapters, at the edge where it belongs now."""
+        """What each device counts with the global adapters, at the edge where it belongs now.
+
+        Nobody is asked where no device keeps rows for it (`data.holdout_fraction`).
+        """
+        if not any(rows.holdout_fraction for rows in data_of(self._side.config).values()):
+            return {}
         self.gather()
         meter = self._side.meter
         meter.phase = "evaluate"
