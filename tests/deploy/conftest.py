@@ -290,8 +290,12 @@ def _play(
     addresses: dict[str, dict[str, str]],
     listen: Callable[[Any], None] = lambda _: None,
     said: list[str] | None = None,
+    configs: Mapping[str, Any] | None = None,
 ) -> list[str]:
-    """Run all parties in threads, devices knowing edges at these addresses; what they said."""
+    """Run all parties in threads, devices knowing edges at these addresses; what they said.
+
+    A party may have a config of its own.
+    """
     said = [] if said is None else said
     failed: list[BaseException] = []
     over = threading.Event()
@@ -307,7 +311,8 @@ def _play(
         security = Tls(there.folder / "certs", name)
 
         def run() -> None:
-            work(there.config, *given, security, say=said.append, stop=over.is_set)
+            config = (configs or {}).get(name, there.config)
+            work(config, *given, security, say=said.append, stop=over.is_set)
 
         thread = threading.Thread(target=party, args=(run,), name=name)
         thread.start()

@@ -58,3 +58,4 @@ def test_killed_edge_and_killed_cloud_are_given_the_round_again_and_it_ends(
     assert device.count("device-0 is at edge-0") == 2  # the edge that came back knew nobody
     assert device.count("train 0.0 begins") == 3
     assert edge.count("starting Flower's SuperNode") == 2  # which found the new cloud by itself
+    assert "EvaluationOrder" not in edge  # nobody keeps rows for it

@@ -63,6 +63,18 @@ def test_splits_to_compare_with_end_where_the_simulation_does(
     assert len(shown) == (2 if layout == "two-part" else 0)
 
 
+def test_devices_with_splits_of_their_own_end_where_the_simulation_does(
+    world: Callable[..., Any], play: Play
+) -> None:
+    there = world("federation.edges=2", "federation.devices=2")
+    deep = there.config.split.model_copy(update={"bottom": 2, "top": 0})
+    own = {"device-1": there.config.model_copy(update={"split": deep})}
+    homes = {f"device-{n}": {it: at} for n, (it, at) in enumerate(there.addresses.items())}
+    said = play(there, homes, configs=own)
+    assert not any("trying again" in line for line in said)
+    assert there.furthest(there.simulated()) == 0
+
+
 def test_devices_of_one_edge_end_where_the_simulation_does(
     world: Callable[..., Any], play: Play
 ) -> None:

@@ -84,7 +84,8 @@ def check_deployable(config: Config) -> None:
     if config.split.mode != "fixed":
         raise ConfigError(
             f"split.mode = '{config.split.mode}' is for simulation: nothing yet moves a block "
-            "between real machines; allowed: 'fixed', with split.bottom and split.top"
+            "between real machines; allowed: 'fixed', with split.bottom and split.top, which each "
+            "device may have of its own; `elsa plan` says which suit it"
         )
     for name, rows in data_of(config).items():
         if config.model.task == "classification" and len(rows.labels) < 2:

@@ -31,6 +31,14 @@ def folder(tmp_path: Path) -> Path:
     return make(tmp_path / "certificates")
 
 
+@pytest.fixture(params=["", "00\n"], ids=["no list", "a list of revoked ones"])
+def either(request: pytest.FixtureRequest, folder: Path) -> Path:
+    """Without a list, gRPC alone looks at what a server shows; with one, the caller before it."""
+    if request.param:
+        (folder / "revoked.txt").write_text(request.param)
+    return folder
+
+
 def make(folder: Path) -> Path:
     make_authority(folder)
     for party in PARTIES:
@@ -129,8 +137,13 @@ def test_what_is_wrong_is_said(
         call("127.0.0.1:1", Tls(folder, "device-0"))
 
 
-def test_foreign_authority_is_kept_out_by_both_ends(folder: Path, tmp_path: Path) -> None:
+def test_foreign_authority_is_kept_out_by_both_ends(either: Path, tmp_path: Path) -> None:
+    folder = either
     other = make(tmp_path / "other")
+    with serve(Tls(other, "edge-0")) as server:
+        with pytest.raises(LinkError, match=r"may not accept the other's certificate"):
+            call(server.address, Tls(folder, "device-0"))
+        call(server.address, Tls(other, "device-0"))
     with serve(Tls(folder, "edge-0")) as server:
         with pytest.raises(LinkError, match=r"may not accept the other's certificate"):
             call(server.address, Tls(other, "device-0"))
@@ -152,16 +165,16 @@ def test_caller_without_tls_is_kept_out(folder: Path) -> None:
         call(server.address, Tls(folder, "device-0"))
 
 
-def test_device_is_no_server(folder: Path) -> None:
-    issue(folder, Party("device-1", "device", HOSTS), 30, renew=True)
-    with serve(Tls(folder, "device-1")) as server, pytest.raises(LinkError):
-        call(server.address, Tls(folder, "device-0"))
+def test_device_is_no_server(either: Path) -> None:
+    issue(either, Party("device-1", "device", HOSTS), 30, renew=True)
+    with serve(Tls(either, "device-1")) as server, pytest.raises(LinkError):
+        call(server.address, Tls(either, "device-0"))
 
 
-def test_server_of_another_host_is_not_trusted(folder: Path) -> None:
-    issue(folder, Party("edge-0", "edge", ("10.0.0.4",)), 30, renew=True)
-    with serve(Tls(folder, "edge-0")) as server, pytest.raises(LinkError):
-        call(server.address, Tls(folder, "device-0"))
+def test_server_of_another_host_is_not_trusted(either: Path) -> None:
+    issue(either, Party("edge-0", "edge", ("10.0.0.4",)), 30, renew=True)
+    with serve(Tls(either, "edge-0")) as server, pytest.raises(LinkError):
+        call(server.address, Tls(either, "device-0"))
 
 
 def test_revoked_certificate_is_refused_and_said(
