@@ -140,10 +140,14 @@ def test_what_is_wrong_is_said(
 def test_foreign_authority_is_kept_out_by_both_ends(either: Path, tmp_path: Path) -> None:
     folder = either
     other = make(tmp_path / "other")
-    with serve(Tls(other, "edge-0")) as server:
+    # a server that takes callers of either authority, and whose own is the other one
+    rogue = make(tmp_path / "rogue")
+    with (rogue / "ca.pem").open("ab") as trusted:
+        trusted.write((folder / "ca.pem").read_bytes())
+    with serve(Tls(rogue, "edge-0")) as server:
         with pytest.raises(LinkError, match=r"may not accept the other's certificate"):
             call(server.address, Tls(folder, "device-0"))
-        call(server.address, Tls(other, "device-0"))
+        call(server.address, Tls(rogue, "device-0"))
     with serve(Tls(folder, "edge-0")) as server:
         with pytest.raises(LinkError, match=r"may not accept the other's certificate"):
             call(server.address, Tls(other, "device-0"))
