@@ -45,10 +45,18 @@ def checked(spans: Spans, summary: Any) -> None:
     assert last == round(summary["simulated_seconds"] * 1e9)
 
 
+LATE = (
+    "federation.devices=5",
+    "partition.min_rows=4",
+    "deploy.device_quorum=0.5",
+    "network.slow=0.4",
+)
 MODES = {
     "plain": (),
     "shared": ("federation.trunk=shared", "network.spread=1.0"),
     "whole": ("split.layout=whole", "network.drift=0.3"),
+    "dropped": (*LATE, "deploy.straggler_seconds=0.1"),
+    "buffered": (*LATE, "aggregate.late=buffer"),
     "watched": ("cluster.trust=true", "cluster.probe_count=16", "cluster.dimensions=4"),
 }
 

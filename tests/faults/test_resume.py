@@ -47,6 +47,15 @@ CLUSTERED = (
     "cluster.dimensions=4",
 )
 MODES |= {
+    "buffered": (
+        "federation.devices=5",
+        "federation.rounds=3",
+        "partition.min_rows=4",
+        "aggregate.late=buffer",
+        "deploy.device_quorum=0.5",
+        "network.slow=0.4",
+        "wire.preset=balanced",
+    ),
     "two-part-sequential": ("split.layout=two-part", "federation.trunk=sequential"),
     "clustered": (*CLUSTERED, "wire.preset=balanced"),
     "mixed-few": (

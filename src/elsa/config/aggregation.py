@@ -38,6 +38,10 @@ class Aggregate(Section):
     """f of Krum at the cloud: edges that may send anything."""
     factors: Literal["separate", "product"] = "separate"
     """What is averaged of LoRA: A and B each, or their product."""
+    late: Literal["drop", "buffer"] = "drop"
+    """Updates after deploy.device_quorum of an edge's devices: left out, or in a later average."""
+    staleness: Annotated[float, Field(ge=0)] = 0.5
+    """a of the weight (1 + s)^-a of an update that comes s averages late."""
     mu: Annotated[float, Field(ge=0)] = 0.0
     """FedProx: pull towards the adapters that an edge round began with."""
     server: Literal["none", "adam"] = "none"

@@ -15,6 +15,7 @@ from elsa.config.placement import placement_problem
 from elsa.config.privacy import Audit, Noise, SsOp, noise_problem
 from elsa.config.section import Count, Fraction, Positive, Section
 from elsa.config.splitting import split_problem
+from elsa.config.stragglers import straggler_problem
 from elsa.config.words import Wire
 
 
@@ -199,6 +200,10 @@ class Network(Section):
     """Sigma of the log-normal factor by which devices differ in speed and bandwidth."""
     latency_spread: Annotated[float, Field(ge=0, le=2)] = 0.0
     """Sigma of the log-normal factor of the latency between each device and each edge."""
+    slow: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Part of the devices, drawn by the seed, whose computing and link are slower still."""
+    slow_factor: Annotated[float, Field(ge=1)] = 5.0
+    """How many times slower they are."""
     drift: Annotated[float, Field(ge=0, le=2)] = 0.0
     """Sigma of the log-normal factor by which both change from round to round."""
     device_memory_mb: tuple[Positive, ...] = ()
@@ -219,7 +224,7 @@ class Deploy(Section):
     """Part of an edge's devices that is enough for an edge round."""
     edge_quorum: Fraction = 1.0
     """Part of the edges that is enough for a global round."""
-    straggler_seconds: Positive = 30.0
+    straggler_seconds: Annotated[float, Field(ge=0)] = 30.0
     """What the others have left once enough are done."""
 
 
@@ -278,6 +283,7 @@ class Config(Section):
         for problem in (
             attack_problem,
             aggregation_problem,
+            straggler_problem,
             split_problem,
             noise_problem,
             placement_problem,

@@ -4,11 +4,12 @@ from collections.abc import Callable
 from functools import partial
 
 from elsa.config.aggregation import Aggregate, AggregateRule
-from elsa.config.schema import Adapter
+from elsa.config.schema import Adapter, Config
 from elsa.core.aggregate import Mean, NewMean, WeightedMean
 from elsa.core.product import Ordered, ProductMean
 from elsa.core.robust import Gathered, Rule, coordinate_median, krum, multi_krum, trimmed_mean
 from elsa.core.serveropt import FedAdam
+from elsa.roles.flights import Flights
 
 
 def edge_mean(config: Aggregate, adapter: Adapter) -> NewMean:
@@ -36,6 +37,12 @@ def server_optimizer(config: Aggregate) -> FedAdam | None:
         return None
     adam = config.adam
     return FedAdam(adam.learning_rate, adam.beta1, adam.beta2, adam.tau)
+
+
+def flights_of(config: Config) -> Flights | None:
+    """Keeps an edge's updates until they come by the virtual clock; None where it awaits all."""
+    aggregate, waits = config.aggregate, config.deploy.device_quorum == 1
+    return None if waits and aggregate.late == "drop" else Flights(aggregate.staleness)
 
 
 def device_rank(adapter: Adapter, number: int, devices: int) -> int:

@@ -13,9 +13,13 @@ from elsa.core.codec import HopCodecs
 from elsa.core.cost import ModelShape
 from elsa.core.secret import SecretSeed
 from elsa.data.batches import Examples, joined
-from elsa.data.partition import Rows, partition
-from elsa.data.unusual import set_apart
-from elsa.engine.aggregation import cloud_mean, device_rank, edge_mean, server_optimizer
+from elsa.engine.aggregation import (
+    cloud_mean,
+    device_rank,
+    edge_mean,
+    flights_of,
+    server_optimizer,
+)
 from elsa.engine.clock import centre, device_speeds, latencies
 from elsa.engine.codecs import adapters_sent, codecs_by, prepare_codecs
 from elsa.engine.directions import public_directions
@@ -36,6 +40,7 @@ from elsa.engine.parts import (
 from elsa.engine.perturbation import perturbation_of, simulated_secret
 from elsa.engine.poison import plot_of, poisoned, poisoned_rows
 from elsa.engine.probes import open_probing
+from elsa.engine.shares import shares_of
 from elsa.engine.tasks import TaskParts, data_of, devices_of, load_models
 from elsa.model.segments import initial_adapters
 from elsa.model.tokenizer import Tokenizer, load_tokenizer
@@ -44,6 +49,7 @@ from elsa.roles.cloud import Cloud, Schedule
 from elsa.roles.device import Device, DeviceSettings
 from elsa.roles.edge import Edge
 from elsa.roles.edgemodel import EdgeModel
+from elsa.roles.flights import Flights
 from elsa.roles.learner import OptimizerSettings
 from elsa.roles.overseer import Overseer
 from elsa.roles.probing import Probing
@@ -141,7 +147,10 @@ def build_federation(config: Config, sources: Sources, layers: Sequence[Layer] =
     return Federation(
         config=config,
         cloud=cloud_of(config, initial_of(sources, seed), overseer),
-        edges={name: edge_of(config, model, name, codecs_of, probing) for name in edge_names},
+        edges={
+            name: edge_of(config, model, name, codecs_of, probing, flights_of(config))
+            for name in edge_names
+        },
         devices=devices,
         testers={edge_names[0]: testers},
         speeds=speeds,
@@ -197,8 +206,12 @@ def edge_of(
     name: str,
     codecs_of: Callable[[str], HopCodecs],
     probing: Callable[[], Probing] | None = None,
+    flights: Flights | None = None,
 ) -> Edge:
-    """An edge; `codecs_of` makes codecs, given "<edge>/<device>", `probing` opens the probes."""
+    """An edge; `codecs_of` makes codecs, given "<edge>/<device>", `probing` opens the probes.
+
+    With `flights` an update counts when its time has come on a virtual clock.
+    """
     edge_model = EdgeModel(
         model.checkpoint.blocks,
         model.checkpoint.hidden_size,
@@ -213,7 +226,7 @@ def edge_of(
     )
     trunks = _TRUNKS[config.federation.trunk](_optimizer(config))
     mean = edge_mean(config.aggregate, config.adapter)
-    return Edge(name, edge_model, trunks, _below(name, codecs_of), mean)
+    return Edge(name, edge_model, trunks, _below(name, codecs_of), mean, flights)
 
 
 def device_of(
@@ -308,31 +321,6 @@ def _devices(
                 corrupt = device_of(*of, wrong, forging(codecs, plot), name, number, secret)
                 devices[name] = Attacker(device, corrupt, plot)
     return devices
-
-
-def shares_of(config: Config, task: TaskParts, devices: int) -> list[Rows]:
-    """Row numbers of each device: the ordinary ones, then those of little, then of rare data."""
-    layout, table, seed = config.partition, task.text.train, task.seed(config.run.seed)
-    apart = set_apart(
-        len(table),
-        table.label,
-        rare=layout.rare_devices,
-        small=layout.small_devices,
-        small_rows=layout.small_rows,
-        seed=seed,
-    )
-    ordinary = apart.ordinary
-    shares = partition(
-        len(ordinary),
-        layout.kind,
-        devices - layout.rare_devices - layout.small_devices,
-        seed,
-        alpha=layout.alpha,
-        min_rows=layout.min_rows,
-        labels=None if table.label is None else table.label[ordinary],
-        groups=None if table.group is None else [table.group[row] for row in ordinary],
-    )
-    return [*(ordinary[share] for share in shares), *apart.small, *apart.rare]
 
 
 def _pool(

@@ -27,6 +27,9 @@ from elsa.wire.messages import (
 _LATENCY = int.from_bytes(b"far")
 """Keeps the draw of latencies apart from every other draw of the seed."""
 
+_SLOW = int.from_bytes(b"slow")
+"""Likewise of who is slow."""
+
 
 @dataclass(frozen=True)
 class Speed:
@@ -41,11 +44,14 @@ class Speed:
 def device_speeds(network: Network, devices: Sequence[str], seed: int) -> dict[str, Speed]:
     """Each device's speed: the declared one times a log-normal factor drawn from the seed.
 
-    Computing and bandwidth draw a factor each; the median of both is 1.
+    Computing and bandwidth draw a factor each; the median of both is 1. The part `network.slow` of
+    the devices, drawn apart from that, are `network.slow_factor` times slower in both.
     """
     rng = np.random.default_rng((seed, len(devices)))
     factors = np.exp(network.spread * rng.standard_normal((len(devices), 2)))
     link = network.device_edge
+    slow = np.random.default_rng((seed, len(devices), _SLOW)).permutation(len(devices))
+    factors[slow[: round(network.slow * len(devices))]] /= network.slow_factor
     return {
         device: Speed(
             flops=network.device_gflops * 1e9 * float(compute),

@@ -70,6 +70,8 @@ class Federation:
         """Everything that a checkpoint must hold, by owner and name, but for what is shelved."""
         held = {f"global/{name}": value for name, value in self.cloud.adapters.items()}
         held |= {f"server/{name}": value for name, value in self.cloud.moments().items()}
+        for name, edge in self.edges.items():
+            held |= {f"edge-flight/{name}/{key}": it for key, it in edge.flights().items()}
         for kind, parties in (("device", self.devices), ("edge", self.edges)):
             for name, party in parties.items():
                 moments = party.moments() if self.shelf is None else {}
@@ -109,7 +111,7 @@ class Federation:
             device.restore(moments, held["device-memory", name], positions[name])
         for name, edge in self.edges.items():
             moments = held["edge", name] if self.shelf is None else None
-            edge.restore(moments, held["edge-memory", name])
+            edge.restore(moments, held["edge-memory", name], held["edge-flight", name])
 
 
 def shelved(federation: Federation, folder: Path) -> Federation:

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
+from elsa.core.score import Tally
 from elsa.errors import ElsaError
 from elsa.roles.cloud import Cloud
 from elsa.roles.exchange import expect
@@ -57,6 +59,36 @@ class Watch:
     judged: Callable[[int, Sequence[Standing]], None] = field(default=lambda *_: None)
     regrouped: Callable[[Regrouping], None] = field(default=lambda _: None)
     placed: Callable[[Sequence[Place]], None] = field(default=lambda _: None)
+
+
+class Rounds(Protocol):
+    """Plays the rounds: a simulation, or real machines.
+
+    Attributes:
+        seconds: that they took so far.
+    """
+
+    seconds: float
+
+    def gather(self) -> None:
+        """Find out who is there for the next round."""
+        ...
+
+    def train_round(self) -> list[DeviceReport]:
+        """One global round."""
+        ...
+
+    def evaluate(self) -> dict[str, Tally]:
+        """What each device, testers included, counts with the global adapters."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """What is under way after a global round, as plain values for a checkpoint."""
+        ...
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from an earlier `state`."""
+        ...
 
 
 def play_round(

@@ -12,11 +12,10 @@ from torch import Tensor
 
 from elsa.config.schema import Config
 from elsa.core.cluster import embedding
-from elsa.core.score import Tally
 from elsa.engine.accounting import spent
 from elsa.engine.build import Sources, tester_of
 from elsa.engine.export import export_adapters
-from elsa.engine.globalround import DeviceRound, Watch
+from elsa.engine.globalround import DeviceRound, Rounds, Watch
 from elsa.engine.planner import Planner
 from elsa.engine.scores import evaluated
 from elsa.errors import Interrupted
@@ -28,7 +27,6 @@ from elsa.record.metrics import RoundMetrics
 from elsa.record.shelf import Shelf
 from elsa.roles.cloud import Cloud
 from elsa.roles.overseer import Place, Regrouping, Standing
-from elsa.wire.messages import DeviceReport
 from elsa.wire.meter import Meter
 
 Listener = Callable[[Event], None]
@@ -103,28 +101,6 @@ class State(Protocol):
         ...
 
 
-class Rounds(Protocol):
-    """Plays the rounds: a simulation, or real machines.
-
-    Attributes:
-        seconds: that they took so far.
-    """
-
-    seconds: float
-
-    def gather(self) -> None:
-        """Find out who is there for the next round."""
-        ...
-
-    def train_round(self) -> list[DeviceReport]:
-        """One global round."""
-        ...
-
-    def evaluate(self) -> dict[str, Tally]:
-        """What each device, testers included, counts with the global adapters."""
-        ...
-
-
 class Runner:
     """Drives a federation to its last round and records it."""
 
@@ -167,6 +143,7 @@ class Runner:
         self._totals = Totals(**state["totals"])
         self._before = self._totals.wall_seconds
         self._rounds.seconds = self._totals.simulated_seconds
+        self._rounds.restore(state["rounds"])
         self._directory.rewind(checkpoint.offsets)
         self._emit(events.CheckpointSaved(checkpoint.round))
         shape = self._config.federation
@@ -282,6 +259,7 @@ class Runner:
         state = {
             "positions": federation.positions(),
             "standings": federation.cloud.standings(),
+            "rounds": self._rounds.state(),
             "meter": federation.meter.state(),
             "totals": asdict(self._totals),
             "labels": self._sources.labels(),

@@ -4,7 +4,7 @@ One frozen backbone serves every device; a virtual clock says how long the round
 """
 
 from collections.abc import Iterator, Mapping
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from elsa.core.score import Tally
 from elsa.engine.clock import cloud_seconds, drifted, order_seconds
@@ -70,6 +70,15 @@ class Simulation:
 
     def gather(self) -> None:
         """All are always there."""
+
+    def state(self) -> dict[str, Any]:
+        """Work under way at the edges after a global round, as plain values for a checkpoint."""
+        return {name: side.state() for name, side in self._sides.items()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from an earlier `state`."""
+        for name, side in self._sides.items():
+            side.restore(state[name])
 
     def train_round(self) -> list[DeviceReport]:
         """One global round: orders out, edge rounds, updates back, the mean taken."""

@@ -18,7 +18,7 @@ def rows_of(federation: Federation) -> dict[str, list[str]]:
 
 @dataclass(frozen=True)
 class Seen:
-    """A leg of a device, in seconds from its edge's zero."""
+    """A leg of a device, in simulated seconds."""
 
     device: str
     leg: Leg
@@ -33,8 +33,8 @@ class Timeline:
         """Draw into a file with the rows of `rows_of`."""
         self._file = file
 
-    def work(self, edge: str, zero: float, seen: Seen, until: float) -> None:
-        """A leg at an edge whose zero is at `zero`, as far as it lasted before `until` there."""
+    def work(self, edge: str, seen: Seen, until: float) -> None:
+        """A leg of a device of an edge, as far as it lasted before `until`."""
         start, last = seen.start, len(seen.leg.parts) - 1
         for number, part in enumerate(seen.leg.parts):
             end = seen.end if number == last else start + part.seconds
@@ -43,7 +43,7 @@ class Timeline:
                 "link": (_to_edge(seen.device), part.what),
                 "edge": (edge, f"{part.what} {seen.device}"),
             }[part.by]
-            self._file.span(row, what, zero + start, zero + min(end, until))
+            self._file.span(row, what, start, min(end, until))
             start = end
 
     def averaged(self, edge: str, what: str, at: float) -> None:

@@ -25,7 +25,8 @@ from elsa.errors import AdapterError, BehaviourError, ProtocolError
 from elsa.model.segments import Top
 from elsa.roles import disclosed
 from elsa.roles.edgemodel import EdgeModel
-from elsa.roles.edgeround import EdgeRound, Held
+from elsa.roles.edgeround import EdgeRound, Held, Learned
+from elsa.roles.flights import Flights
 from elsa.roles.hops import Hops
 from elsa.roles.parcel import unwrap, wrap
 from elsa.roles.session import Gather, Session, adapters_for, reach_of
@@ -60,6 +61,7 @@ class Edge:
         trunks: TrunkAdapters,
         codecs: Callable[[str], HopCodecs],
         new_mean: NewMean = WeightedMean,
+        flights: Flights | None = None,
     ) -> None:
         """Set up.
 
@@ -69,12 +71,15 @@ class Edge:
             trunks: owner of the trunk adapters.
             codecs: makes those of a device, which may remember what it sent.
             new_mean: makes an edge round's mean over devices.
+            flights: keeps updates that are late on a virtual clock; then each update counts only
+                once `arrive` says that it has come. None takes it as it is sent.
         """
         self.name = name
         self._model = model
         self._trunks = trunks
         self._new_codecs = codecs
         self._new_mean = new_mean
+        self._flights = flights
         self._codecs: dict[str, HopCodecs] = {}
         self._round: EdgeRound | None = None
 
@@ -85,10 +90,31 @@ class Edge:
         self._round = EdgeRound(order, unwrap(order.adapters), self._new_mean())
         if isinstance(order, RoundOrder):
             self._trunks.open(self._round.adapters, order.devices)
+            if self._flights:
+                self._flights.open(order.round * order.edge_rounds)
 
     def close_edge_round(self) -> None:
         """Average what the devices sent; the next edge round starts from it."""
-        current = self._current
+        self._average({})
+
+    def _average(self, trust: Mapping[str, float]) -> None:
+        """End the edge round; an update counts as its device is trusted, 1 if nothing is said."""
+        current, flights = self._current, self._flights
+        counted = flights.average() if flights else dict.fromkeys(current.held, 0)
+        for peer in (it for it in current.order.devices if it in counted):
+            if held := current.held.pop(peer, None):
+                self._enter(peer, held, trust.get(peer, 1.0))
+                learned = held.learned
+            else:
+                assert flights
+                learned = flights.take(peer, counted[peer], current.adapters, current.mean)
+                current.weights[peer] = float(learned.rows)
+            if flights:
+                current.count(peer, learned)
+        for peer, held in current.held.items():
+            assert flights
+            trunk = flights.put(peer, held, current.adapters)
+            self._trunks.contribute(peer, held.learned.rows, trunk)
         self._trunks.close(current.mean)
         current.average(self._new_mean)
         self._trunks.open(current.adapters, current.remaining)
@@ -112,12 +138,11 @@ class Edge:
         for peer, held in list(current.held.items()):
             adapters = {**current.adapters, **held.adapters, **self._trunks.adapters(peer)}
             try:
-                head = current.standings[peer].head
+                head = held.learned.head
                 told = changes.behaviour(peer, head, held.split, adapters, whole=whole)
                 seen.append(told)
             except BehaviourError as error:
-                del current.held[peer]
-                self.lose(peer, f"{type(error).__name__}: {error}")
+                self.drop(peer, f"{type(error).__name__}: {error}")
         return Behaviours(current.order.round, current.edge_round, tuple(seen))
 
     def settle(self, verdicts: Verdicts) -> None:
@@ -136,9 +161,7 @@ class Edge:
         if trust.keys() != current.held.keys():
             odd = sorted(trust.keys() ^ current.held.keys())
             raise ProtocolError(f"verdicts lack or add device {', '.join(odd[:3])}")
-        for peer, held in current.held.items():
-            self._enter(peer, held, trust[peer])
-        self.close_edge_round()
+        self._average(trust)
 
     def close(self) -> EdgeUpdate | EdgeScores:
         """End the order: what its devices learned, or how well they did."""
@@ -179,6 +202,21 @@ class Edge:
         if isinstance(self._round.order, RoundOrder) and peer not in self._round.held:
             self._trunks.lose(peer)
 
+    def arrive(self, peer: str) -> bool:
+        """On a virtual clock, the update of a device has come; whether there is one."""
+        return self._flights is not None and self._flights.come(peer)
+
+    def drop(self, peer: str, reason: str) -> None:
+        """Leave a device out, as `lose` does, and its update too if that still waits."""
+        self._current.held.pop(peer, None)
+        if self._flights:
+            self._flights.lose(peer)
+        self.lose(peer, reason)
+
+    def flights(self) -> dict[str, Tensor]:
+        """Late updates, to keep across rounds."""
+        return self._flights.state() if self._flights else {}
+
     @property
     def pending(self) -> int:
         """Forward passes whose backward passes are due; each holds its activations."""
@@ -209,10 +247,17 @@ class Edge:
         """Keep optimizer state there from now on, by owner; what is there already is kept."""
         self._trunks.keep_moments_in(store)
 
-    def restore(self, moments: Mapping[str, Tensor] | None, memory: Mapping[str, Tensor]) -> None:
-        """Go on from an earlier `moments` and `memory`; None leaves the moments."""
+    def restore(
+        self,
+        moments: Mapping[str, Tensor] | None,
+        memory: Mapping[str, Tensor],
+        flights: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Go on from an earlier `moments`, `memory` and `flights`; None leaves the moments."""
         if moments is not None:
             self._trunks.restore(moments)
+        if self._flights:
+            self._flights.restore(flights or {})
         self._codecs = {}
         for peer in dict.fromkeys(key.partition("/")[0] for key in memory):
             start = len(peer) + 1
@@ -315,20 +360,26 @@ class Edge:
             )
         session.check_update(request)
         adapters = padded(unwrap(request.adapters), rank_of(current.adapters))
-        held = Held(adapters, request.rows, session.split)
-        if self.watched:
-            if not all(all_finite(value) for value in held.adapters.values()):
+        learned = Learned(request.rows, request.samples, request.loss, session.head)
+        held = Held(adapters, session.split, learned)
+        if self.watched or self._flights:
+            trunk = self._trunks.adapters(peer) if self._flights else {}
+            if not all(map(all_finite, (*held.adapters.values(), *trunk.values()))):
                 raise AdapterError(f"device {peer}: update holds NaN or infinity")
             current.held[peer] = held
         else:
             self._enter(peer, held, 1.0)
-        current.finish(peer, request)
+        current.finish(peer, learned.rows)
+        if self._flights:
+            self._flights.begin(peer)
+        else:
+            current.count(peer, learned)
         return Accepted()
 
     def _enter(self, peer: str, held: Held, trust: float) -> None:
         """Let a device's update count, by its rows and its trust; without trust it is dropped."""
         current = self._current
-        weight = held.rows * trust
+        weight = held.learned.rows * trust
         if weight > 0:
             current.mean.add(held.adapters, weight, peer)
             self._trunks.contribute(peer, weight, current.mean)

@@ -18,7 +18,6 @@ from elsa.wire.messages import (
     EvaluationOrder,
     HeadWeight,
     RoundOrder,
-    Update,
 )
 
 
@@ -42,18 +41,35 @@ class Standing:
 
 
 @dataclass(frozen=True)
+class Learned:
+    """What a device says that it did in an edge round.
+
+    Attributes:
+        rows: training rows it holds; its weight, if it is trusted wholly.
+        samples: rows it trained on.
+        loss: mean over these samples, in nats.
+        head: name of its task.
+    """
+
+    rows: int
+    samples: int
+    loss: float
+    head: str
+
+
+@dataclass(frozen=True)
 class Held:
-    """An update that is to count.
+    """An update that is to count, after its verdict or at its time on a virtual clock.
 
     Attributes:
         adapters: the device's own.
-        rows: its weight, if it is trusted wholly.
         split: of the device.
+        learned: what comes with them.
     """
 
     adapters: Mapping[str, Tensor]
-    rows: int
     split: Split
+    learned: Learned
 
 
 @dataclass
@@ -69,7 +85,7 @@ class EdgeRound:
         heads: weight behind the head of each task, of its last average.
         sessions: of devices that are at it.
         finished: devices that are done with the edge round.
-        held: updates that wait for their verdicts.
+        held: updates that wait.
         weights: of the devices that count in the present average.
         standings: of all devices that were asked to take part.
         scores: in an evaluation.
@@ -96,14 +112,18 @@ class EdgeRound:
         """Devices that were not lost."""
         return [name for name, standing in self.standings.items() if not standing.lost]
 
-    def finish(self, peer: str, update: Update) -> None:
-        """A device is done with the edge round."""
-        standing = self.standings[peer]
-        standing.head = self.sessions.pop(peer).head
-        standing.rows = update.rows
-        standing.samples += update.samples
-        standing.loss += update.loss * update.samples
+    def finish(self, peer: str, rows: int) -> None:
+        """A device is done with the edge round, and has told of its rows."""
+        del self.sessions[peer]
+        self.standings[peer].rows = rows
         self.finished.add(peer)
+
+    def count(self, peer: str, learned: Learned) -> None:
+        """What a device did counts for the order."""
+        standing = self.standings[peer]
+        standing.head, standing.rows = learned.head, learned.rows
+        standing.samples += learned.samples
+        standing.loss += learned.loss * learned.samples
 
     def average(self, new_mean: NewMean) -> None:
         """Take the mean of what counts; the next edge round begins, with this for its mean."""

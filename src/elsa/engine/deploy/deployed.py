@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping
 from time import monotonic
+from typing import Any
 
 from elsa.core.score import Tally
 from elsa.engine.deploy.asking import Answer, Asking
@@ -67,6 +68,13 @@ class Deployed:
                 if device not in counted:
                     self._watch.unheard(edge, device, f"no score came; the log of {edge} says why")
         return counted
+
+    def state(self) -> dict[str, Any]:
+        """Nothing: what devices have under way is lost with a round."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from an earlier `state`."""
 
     def end(self) -> None:
         """Tell the edges, and through them the devices, that the run is over."""

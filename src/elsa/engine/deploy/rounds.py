@@ -18,6 +18,7 @@ from time import monotonic, time
 from typing import Any, TypeVar
 
 from elsa.config.schema import Deploy
+from elsa.core.buffer import enough as enough_of
 from elsa.engine.deploy.roll import Roll
 from elsa.engine.deploy.tokens import Step, Tokens
 from elsa.errors import LinkError, ProtocolError
@@ -273,7 +274,7 @@ class EdgeRounds:
             self._check(number)
             self._task, self._told = task, set()
             self._due = {name: now for name in names if name not in self._lost}
-            self._finished, enough = 0, math.ceil(self._patience.device_quorum * len(self._due))
+            self._finished, enough = 0, enough_of(self._patience.device_quorum, len(self._due))
             self._roll.expect(self._due)
             self._news.notify_all()
         quorum = math.inf  # when there were enough

@@ -81,6 +81,11 @@ def check_deployable(config: Config) -> None:
         raise ConfigError(
             f"attack.kind = '{config.attack.kind}' is for simulation; allowed: 'none'"
         )
+    if config.aggregate.late != "drop":
+        raise ConfigError(
+            f"aggregate.late = '{config.aggregate.late}' is for simulation: real edges leave out "
+            "devices that are late; allowed: 'drop'"
+        )
     if config.split.mode != "fixed":
         raise ConfigError(
             f"split.mode = '{config.split.mode}' is for simulation: nothing yet moves a block "
