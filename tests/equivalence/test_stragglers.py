@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from elsa.engine.build import build_federation
-from elsa.engine.run import run
+from elsa.engine.run import resume, run
 from elsa.engine.simulate import Simulation
+from elsa.errors import Interrupted
 from elsa.record.log import read_events
 
 Traces = Callable[[Path], dict[str, Any]]
@@ -104,3 +106,24 @@ def test_the_others_have_as_long_as_is_left_to_them(make: Any, sources: Any) -> 
     assert seconds[1e6] == (waits.seconds, 0)
     assert seconds[0.05][0] == pytest.approx(seconds[0.0][0] + 0.05)
     assert seconds[0.0][1] >= seconds[0.05][1] == 2
+
+
+def test_a_run_resumed_with_updates_on_their_way_ends_bit_identical(
+    make: Any, traces: Traces, tmp_path: Path
+) -> None:
+    """Stopped after the first global round; `tests/faults` stops at odder moments."""
+    whole = run(make(*BUFFER), out=tmp_path / "whole")
+    out, heard = tmp_path / "stopped", []
+    with pytest.raises(Interrupted):
+        run(
+            make(*BUFFER),
+            out=out,
+            listen=lambda event: heard.append(event.kind),
+            stop=lambda: heard.count("checkpoint_saved") == 2,
+        )
+    (newest,) = (it for it in (out / "checkpoint").iterdir() if "000001" in it.name)
+    assert any(name.startswith("edge-flight/") for name in load_file(newest))
+    resume(out)
+    expected = traces(whole.directory)
+    for what, found in traces(out).items():
+        assert found == expected[what], what
