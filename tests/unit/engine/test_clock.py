@@ -277,6 +277,23 @@ def test_without_spread_speeds_are_the_declared_ones() -> None:
     assert device_speeds(network, ["a", "b"], 3) == {"a": expected, "b": expected}
 
 
+def test_slow_devices_are_that_part_and_that_much_slower_and_the_others_as_before() -> None:
+    plain, slow = (
+        device_speeds(Network(spread=0.3, slow=part, slow_factor=4.0), NAMES[:10], 2)
+        for part in (0.0, 0.2)
+    )
+    factors = [(slow[it].flops / plain[it].flops, slow[it].up / plain[it].up) for it in NAMES[:10]]
+    assert sorted(factors) == [(0.25, 0.25)] * 2 + [(1.0, 1.0)] * 8
+    assert all(slow[it].down / slow[it].up == pytest.approx(2.5) for it in NAMES[:10])
+    other = device_speeds(Network(spread=0.3, slow=0.2, slow_factor=4.0), NAMES[:10], 3)
+    other_plain = device_speeds(Network(spread=0.3), NAMES[:10], 3)
+    who, others = (
+        {it for it in NAMES[:10] if a[it].flops < 0.5 * b[it].flops}
+        for a, b in ((slow, plain), (other, other_plain))
+    )
+    assert who != others
+
+
 def test_pace_is_the_time_taken_to_the_time_declared() -> None:
     assert run(trace(), 2).pace == pytest.approx(1.0)
     slow = Speed(flops=5.0, up=50.0, down=100.0, latency=1.0)
