@@ -13,6 +13,7 @@ from rich.table import Table
 
 from elsa.engine.machine import machine_facts
 from elsa.engine.provenance import versions
+from elsa.record.atomic import write_atomically
 
 
 def machine() -> dict[str, Any]:
@@ -43,4 +44,5 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write results together with the command that made them."""
     command = " ".join(["python", *sys.argv])
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"command": command, **content}, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps({"command": command, **content}, indent=1) + "\n"
+    write_atomically(path, text.encode())
