@@ -15,6 +15,7 @@ import json
 import statistics
 import tempfile
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -38,22 +39,22 @@ SETTINGS = (
 )
 BASE = "synchronous"
 ARMS: Mapping[str, tuple[str, ...]] = {
-    BASE: ("federation.rounds=8",),
+    BASE: ("federation.rounds=5",),
+    "buffered": (
+        "federation.rounds=8",
+        "aggregate.late=buffer",
+        "deploy.device_quorum=0.6",
+    ),
     "quorum and deadline": (
-        "federation.rounds=12",
+        "federation.rounds=7",
         "deploy.device_quorum=0.6",
         "deploy.straggler_seconds=0.5",
     ),
     "over-selection": (
-        "federation.rounds=12",
+        "federation.rounds=7",
         "federation.participation=0.8",
         "deploy.device_quorum=0.75",
         "deploy.straggler_seconds=0",
-    ),
-    "buffered": (
-        "federation.rounds=14",
-        "aggregate.late=buffer",
-        "deploy.device_quorum=0.6",
     ),
 }
 PART = 0.95
@@ -122,15 +123,14 @@ def main() -> None:
         for it in kept
         if it["arm"] in ARMS and it["settings"] == [*SETTINGS, *ARMS[it["arm"]]]
     }
-    for number, seed in enumerate(options.seeds):
-        for place, arm in enumerate(ARMS):
-            if (arm, seed) not in cells:
-                done = number * len(ARMS) + place
-                print(f"{done} of {len(options.seeds) * len(ARMS)}: {arm}, seed {seed}", flush=True)
-                cells[arm, seed] = cell(arm, seed)
-            rows = [row_of(it, cells) for it in ARMS]
-            content = {"machine": machine(), "rows": rows, "cells": list(cells.values())}
-            write_json(options.out, content)
+    wanted = list(product(ARMS, options.seeds))
+    for number, (arm, seed) in enumerate(wanted):
+        if (arm, seed) not in cells:
+            print(f"{number} of {len(wanted)}: {arm}, seed {seed}", flush=True)
+            cells[arm, seed] = cell(arm, seed)
+        rows = [row_of(it, cells) for it in ARMS]
+        content = {"machine": machine(), "rows": rows, "cells": list(cells.values())}
+        write_json(options.out, content)
     print_table([row_of(arm, cells) for arm in ARMS])
 
 
