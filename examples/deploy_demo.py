@@ -30,7 +30,8 @@ from safetensors.torch import load_file
 import elsa
 from elsa.config.printing import dump_toml
 from elsa.config.schema import Config
-from elsa.engine.build import assignment_of, device_names, open_sources, shares_of
+from elsa.engine.build import assignment_of, device_names, open_sources
+from elsa.engine.shares import shares_of
 
 SHORT = [
     "federation.devices=6",
