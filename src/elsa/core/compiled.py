@@ -23,9 +23,9 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from elsa.errors import ConfigError
 
@@ -97,8 +97,7 @@ class Loop:
         self.work, self.takes, self.gives = work, tuple(takes), gives
         self.name = f"{work.__module__}.{work.__name__}"
         self.__doc__ = work.__doc__
-        self._native: Callable[..., Any] | None = None
-        self._checks: tuple[tuple[Any, int | None], ...] = ()
+        self._caller: Callable[..., Any] | None = None
 
     def __call__(self, *given: Any) -> Any:
         """Run it.
@@ -107,25 +106,7 @@ class Loop:
             TypeError: an argument is of another kind, or one is missing.
             ConfigError: it cannot be compiled here.
         """
-        native = self._native or self._load()
-        if len(given) != len(self._checks):
-            raise TypeError(f"{self.name}: {len(given)} arguments, not {len(self._checks)}")
-        flat: list[Any] = []
-        for (wanted, axes), value in zip(self._checks, given, strict=True):
-            if type(value) is Fixed:
-                if value.kinds != wanted:
-                    raise TypeError(f"{self.name}: {value.kinds} where {wanted} is due")
-                flat += value.flat
-            elif axes is None:
-                flat.append(value)
-            elif wanted is bytes:
-                flat += (value, len(value))
-            elif value.dtype is wanted and value.dim() == axes and value.is_contiguous():
-                flat.append(value.data_ptr())
-                flat += value.shape
-            else:
-                raise TypeError(f"{self.name}: a tensor of {value.dtype} where {wanted} is due")
-        return native(*flat)
+        return (self._caller or self._load())(*given)
 
     @property
     def kinds(self) -> list[Kind]:
@@ -133,8 +114,6 @@ class Loop:
         return [kind for it in self.takes for kind in (it if isinstance(it, tuple) else (it,))]
 
     def _load(self) -> Callable[..., Any]:
-        import torch
-
         types: list[Any] = []
         for kind in self.kinds:
             if kind.axes:
@@ -142,16 +121,54 @@ class Loop:
             else:
                 types.append(_C[kind.name])
         gives = _C[self.gives.name] if self.gives else None
-        self._checks = tuple(
-            (it, 0)
-            if isinstance(it, tuple)
-            else (bytes if it.raw else getattr(torch, it.name), it.axes or None)
-            for it in self.takes
-        )
         with _LOADING:
             address = _engine().get_function_address(self.name)
-        self._native = ctypes.CFUNCTYPE(gives, *types)(address)
-        return self._native
+        self._caller = _caller(self, ctypes.CFUNCTYPE(gives, *types)(address))
+        return self._caller
+
+
+def _caller(loop: Loop, native: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that checks its arguments and calls machine code with pointers and sizes.
+
+    It is written out argument by argument: asking in a loop what is due of each took longer than
+    most of what is called.
+    """
+    import torch
+
+    names = [f"a{number}" for number in range(len(loop.takes))]
+    space: dict[str, Any] = {
+        "native": native,
+        "refuse": partial(_refuse, loop.name),
+        "Fixed": Fixed,
+    }
+    checks, flat = [], []
+    for name, kind in zip(names, loop.takes, strict=True):
+        space[f"due_{name}"] = kind
+        if isinstance(kind, tuple):
+            good = f"type({name}) is Fixed and {name}.kinds == due_{name}"
+            flat.append(f"*{name}.flat")
+        elif not kind.axes:
+            flat.append(name)
+            continue
+        elif kind.raw:
+            good = f"type({name}) is bytes"
+            flat.append(f"{name}, len({name})")
+        else:
+            space[f"type_{name}"] = getattr(torch, kind.name)
+            dtype, axes = f"{name}.dtype is type_{name}", f"{name}.dim() == {kind.axes}"
+            good = f"{dtype} and {axes} and {name}.is_contiguous()"
+            flat.append(f"{name}.data_ptr(), *{name}.shape")
+        checks.append(f" if not ({good}): refuse({name}, due_{name})")
+    lines = [f"def call({', '.join(names)}):", *checks, f" return native({', '.join(flat)})"]
+    exec("\n".join(lines), space)
+    made: Callable[..., Any] = space["call"]
+    made.__qualname__ = loop.name  # Python says it where arguments are missing
+    return made
+
+
+def _refuse(loop: str, value: Any, due: Kinds) -> NoReturn:
+    given = value.kinds if isinstance(value, Fixed) else getattr(value, "dtype", type(value))
+    raise TypeError(f"{loop}: {given} where {due} is due")
 
 
 _C: dict[str, Any] = {"float64": ctypes.c_double, "int64": ctypes.c_int64}

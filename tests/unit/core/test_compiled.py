@@ -107,7 +107,7 @@ def test_fixed_tensors_are_looked_at_when_they_are_fixed() -> None:
 
 
 def test_wrong_number_of_arguments_is_refused() -> None:
-    with pytest.raises(TypeError, match="2 arguments, not 3"):
+    with pytest.raises(TypeError, match=r"allot\.measure\(\) missing 1"):
         allot.measure(torch.ones(2, 4), SHAPE)
 
 
