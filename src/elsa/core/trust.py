@@ -293,7 +293,7 @@ def remembered(before: Trust, now: float, evidence: float, rules: TrustRules) ->
     known = kept + evidence
     if known == 0:
         return before
-    return Trust((kept * before.value + evidence * now) / known, known)
+    return Trust(before.value + evidence / known * (now - before.value), known)
 
 
 def weight(trust: float, now: float, evidence: float, rules: TrustRules) -> float:
