@@ -1,10 +1,11 @@
 """What every benchmark shares: the machine it ran on, a table for people, JSON for the record."""
 
 import json
+import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,23 @@ def commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()
+
+
+def run_alone(settings: Iterable[str], folder: Path) -> int:
+    """`elsa run` with these settings into `folder`/run, as a process of its own.
+
+    Returns the bytes of its largest resident memory, by the operating system's account.
+    """
+    options = [part for it in settings for part in ("--set", it)]
+    command = [sys.executable, "-m", "elsa.cli.main", "run", "--json", "--out", f"{folder}/run"]
+    log = folder / "log"
+    with log.open("wb") as file:
+        process = subprocess.Popen([*command, *options], stdout=file, stderr=subprocess.STDOUT)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(log.read_text(encoding="utf-8"))
+    return usage.ru_maxrss * 1024
 
 
 def print_table(rows: Sequence[Mapping[str, Any]]) -> None:

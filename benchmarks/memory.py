@@ -8,15 +8,12 @@ others remember what they sent, which grows with the texts. Prints a table, writ
 """
 
 import argparse
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from measured import machine, print_table, write_json
+from measured import machine, print_table, run_alone, write_json
 
 # With 100 devices TREC leaves about 40 rows a device, so fewer must be allowed.
 COMMON = (
@@ -30,17 +27,8 @@ COMMON = (
 
 def peak_rss(devices: int) -> int:
     """Bytes of the largest resident memory of a run with so many devices."""
-    settings = (*COMMON, f"federation.devices={devices}")
-    options = [part for setting in settings for part in ("--set", setting)]
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "elsa.cli.main", "run", "--json", "--out", f"{folder}/run"]
-        with Path(f"{folder}/log").open("wb") as log:
-            process = subprocess.Popen([*command, *options], stdout=log, stderr=subprocess.STDOUT)
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise SystemExit(Path(f"{folder}/log").read_text(encoding="utf-8"))
-    return usage.ru_maxrss * 1024
+        return run_alone((*COMMON, f"federation.devices={devices}"), Path(folder))
 
 
 def main() -> None:

@@ -11,15 +11,12 @@ process, by the operating system's account. Turns are interleaved. Prints a tabl
 import argparse
 import csv
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from measured import machine, print_table, write_json
+from measured import machine, print_table, run_alone, write_json
 
 ROWS, STEPS, ROUNDS = 4, 1, 3
 SETTINGS = (
@@ -38,16 +35,9 @@ SETTINGS = (
 def play(devices: int, settings: tuple[str, ...]) -> dict[str, Any]:
     """A run with so many devices."""
     own = (f"federation.devices={devices}", f"data.limit={ROWS * devices}")
-    options = [part for it in (*SETTINGS, *settings, *own) for part in ("--set", it)]
     with tempfile.TemporaryDirectory(prefix="scale-") as folder:
+        peak = run_alone((*SETTINGS, *settings, *own), Path(folder))
         out = Path(folder) / "run"
-        command = [sys.executable, "-m", "elsa.cli.main", "run", "--json", "--out", str(out)]
-        with Path(f"{folder}/log").open("wb") as log:
-            process = subprocess.Popen([*command, *options], stdout=log, stderr=subprocess.STDOUT)
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise SystemExit(Path(f"{folder}/log").read_text(encoding="utf-8"))
         with (out / "metrics.csv").open(newline="", encoding="utf-8") as file:
             rounds = list(csv.DictReader(file))[1:]
         summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
@@ -57,7 +47,7 @@ def play(devices: int, settings: tuple[str, ...]) -> dict[str, Any]:
     return {
         "ms_a_sample": 1e3 * seconds / samples,
         "wall_s": summary["wall_seconds"],
-        "peak_mb": usage.ru_maxrss * 1024 / 1e6,
+        "peak_mb": peak / 1e6,
         "checkpoint_mb": kept / 1e6,
         "samples": samples,
     }

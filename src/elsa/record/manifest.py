@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from elsa.errors import RunError
 
-FORMAT = 1
+FORMAT = 2
 """Version of everything in a run directory; one of another version is refused."""
 
 

@@ -85,8 +85,8 @@ def test_what_is_no_run_cannot_be_opened(tmp_path: Path) -> None:
     [
         ("{", "is damaged"),
         ("[]", "format None"),
-        ('{"format": 99}', "written in format 99, this elsa reads format 1"),
-        ('{"format": 1, "name": "x"}', "is damaged: missing or of the wrong type: created, seed"),
+        ('{"format": 99}', "written in format 99, this elsa reads format 2"),
+        ('{"format": 2, "name": "x"}', "is damaged: missing or of the wrong type: created, seed"),
     ],
 )
 def test_a_damaged_or_foreign_manifest_is_refused(tmp_path: Path, text: str, message: str) -> None:
