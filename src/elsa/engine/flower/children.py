@@ -81,7 +81,11 @@ class Children:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def supervise(
-        self, command: str, *words: str, answers: Callable[[], bool] | None = None
+        self,
+        command: str,
+        *words: str,
+        answers: Callable[[], bool] | None = None,
+        takes: "Child | None" = None,
     ) -> "Child":
         """Start a command, and again whenever it ends.
 
@@ -90,8 +94,9 @@ class Children:
             words: what it is given.
             answers: asked now and then whether it does; where it did and does no longer, it is
                 ended, as one that hangs or was frozen.
+            takes: what is ended with it, since it would wait for what went lost with this one.
         """
-        self._children.append(Child(self, command, words, self._over, answers))
+        self._children.append(Child(self, command, words, self._over, answers, takes))
         return self._children[-1]
 
     def once(self, command: str, *words: str, seconds: float = 120.0) -> str:
@@ -149,9 +154,10 @@ class Child:
         words: Sequence[str],
         over: threading.Event,
         answers: Callable[[], bool] | None,
+        takes: "Child | None",
     ) -> None:
         self._group, self._command, self._words, self._over = group, command, words, over
-        self._answers = answers
+        self._answers, self._takes = answers, takes
         self._last: list[str] = []
         self.starts = 0
         self._process = self._start()
@@ -167,6 +173,10 @@ class Child:
     def pid(self) -> int:
         """Its process, now."""
         return self._process.pid
+
+    def end(self) -> None:
+        """End it at once; it is started again."""
+        self._process.kill()
 
     def last_words(self) -> str:
         """The last lines that it said."""
@@ -192,6 +202,8 @@ class Child:
             pause = _PAUSE if monotonic() - begun > _STEADY else pause
             if self._over.wait(pause):
                 return
+            if self._takes is not None:
+                self._takes.end()
             last = self._last[-1] if self._last else "nothing was said"
             _log.warning("%s ended (%d): %s; starting it again", self._command, status, last)
             pause = min(2 * pause, _LONGEST_PAUSE)

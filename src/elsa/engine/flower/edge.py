@@ -61,7 +61,7 @@ def flower_caller(
             secret = str(write_private(children.folder / "secret", secrets.token_bytes(32)))
             own = write_private(children.folder / "node.key", key)
             host, _, port = at.rpartition(":")
-            children.supervise(
+            node = children.supervise(
                 "flower-supernode",
                 *("--superlink", address, "--host", host, "--port", port),
                 *("--root-certificates", str(security.authority.resolve())),
@@ -74,6 +74,7 @@ def flower_caller(
                 "flower-superexec",
                 *("--runtime-api-address", at, "--insecure", "--executor", "subprocess"),
                 *("--superexec-auth-secret-file", secret),
+                takes=node,  # its ClientApp dies with it, and the SuperNode would wait for that
             )
             yield partial(_wait_while_reached, address)
 

@@ -103,3 +103,14 @@ def test_a_command_that_fails_or_is_not_there_says_so() -> None:
             children.once("python", "-c", "import sys; sys.exit('no such luck')")
         with pytest.raises(ConfigError, match=r"elsa\[flower\]"):
             children.supervise("flower-that-is-not-there")
+
+
+def test_what_a_child_takes_with_it_is_started_again_too_and_not_the_other_way_round() -> None:
+    with Children() as children:
+        taken = children.supervise("python", *SLEEPER)
+        taker = children.supervise("python", *SLEEPER, takes=taken)
+        os.kill(taken.pid, signal.SIGKILL)
+        wait_for(lambda: taken.starts == 2 and taken.alive)
+        assert taker.starts == 1
+        os.kill(taker.pid, signal.SIGKILL)
+        wait_for(lambda: (taken.starts, taker.starts) == (3, 2) and taken.alive and taker.alive)
