@@ -14,7 +14,7 @@ from torch import Tensor
 from elsa.config.schema import Config
 from elsa.core.ragged import flat_index, pack
 from elsa.core.split import Split
-from elsa.data.batches import Examples, make_batch
+from elsa.data.batches import Examples, eval_batches
 from elsa.engine.parts import ModelParts
 from elsa.engine.public import axes_text
 from elsa.errors import ConfigError
@@ -25,6 +25,8 @@ if TYPE_CHECKING:  # compiled, so imported only where they are used
 
 ROWS = 256
 """Public texts that axes are found from, the first ones."""
+BATCH = 32
+"""Of them at a time, of like length; changes memory and speed only."""
 
 
 class Directions:
@@ -74,16 +76,21 @@ def public_directions(config: Config, model: ModelParts, tokenizer: Tokenizer) -
     """Directions of the base model's states; nothing is computed before they are asked for."""
     split = Split.of(model.checkpoint.blocks, config.split.bottom, config.split.top)
 
-    def axes_of(hop: str) -> Tensor:
+    @cache
+    def axes() -> dict[str, Tensor]:
         texts = axes_text(config).texts()[:ROWS]
         encoded = tokenizer.encode(texts, max_tokens=config.model.max_tokens)
         examples = Examples([it.input_ids for it in encoded])
-        states = _states(model, split, examples, tokenizer.pad_id)[hop]
-        axes: Tensor = torch.linalg.eigh(states.double().T @ states.double())[1]
-        # So many tokens say nothing of more axes.
-        return axes.flip(1)[:, : len(states)].float().contiguous()
+        states = _states(model, split, examples, tokenizer.pad_id)
+        return {hop: _principal(seen) for hop, seen in states.items()}
 
-    return Directions(axes_of, model.checkpoint.hidden_size)
+    return Directions(lambda hop: axes()[hop], model.checkpoint.hidden_size)
+
+
+def _principal(states: Tensor) -> Tensor:
+    """Axes [D, r] of states [T, D], by falling variance; so many tokens say nothing of more."""
+    axes: Tensor = torch.linalg.eigh(states.double().T @ states.double())[1]
+    return axes.flip(1)[:, : len(states)].float().contiguous()
 
 
 def _states(model: ModelParts, split: Split, examples: Examples, pad_id: int) -> dict[str, Tensor]:
@@ -91,9 +98,11 @@ def _states(model: ModelParts, split: Split, examples: Examples, pad_id: int) ->
     bottom, trunk = model.segments(split).bottom, model.trunk(split)
     for part in (bottom, trunk):
         part.bind({name: torch.zeros(shape) for name, shape in part.adapter_shapes.items()})
-    batch = make_batch(examples, range(len(examples)), pad_id)
-    index = flat_index(batch.lengths, batch.input_ids.shape[1])
+    found: dict[str, list[Tensor]] = {"h1": [], "h2": []}
     with torch.no_grad():
-        h1 = bottom(batch.input_ids, batch.mask, batch.token_types)
-        h2 = trunk(h1, batch.mask)
-    return {"h1": pack(h1, index), "h2": pack(h2, index)}
+        for batch in eval_batches(examples, BATCH, pad_id):
+            index = flat_index(batch.lengths, batch.input_ids.shape[1])
+            h1 = bottom(batch.input_ids, batch.mask, batch.token_types)
+            found["h1"].append(pack(h1, index))
+            found["h2"].append(pack(trunk(h1, batch.mask), index))
+    return {hop: torch.cat(states) for hop, states in found.items()}

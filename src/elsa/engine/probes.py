@@ -27,7 +27,7 @@ BATCH = 32
 
 
 class Prober:
-    """Runs the probes through the model with given adapters; called as `Probing.look`."""
+    """Runs the probes through models with given adapters."""
 
     def __init__(self, models: Mapping[str, ModelParts], batches: Sequence[Batch]) -> None:
         """Set up with the model of each task."""
@@ -35,8 +35,8 @@ class Prober:
         self._batches = batches
         self._probes = sum(len(batch.rows) for batch in batches)
 
-    def __call__(self, task: str, split: Split, adapters: Mapping[str, Tensor]) -> Seen:
-        """What the model with these adapters makes of the probes, float32.
+    def look(self, task: str, split: Split, adapters: Mapping[str, Tensor]) -> Seen:
+        """See `Probing.look`.
 
         Raises:
             AdapterError: a tensor is missing or has another shape.
@@ -44,19 +44,33 @@ class Prober:
         model = self._models[task]
         segments, trunk = model.segments(split), model.trunk(split)
         assert segments.top is not None  # probes are for splits in three parts
-        classes = model.task.labels if isinstance(model.task, Classification) else 0
         for part in (segments.bottom, trunk, segments.top):
             part.bind(adapters)
-        states = torch.empty(self._probes, segments.hidden)
-        scores = torch.empty(self._probes, classes)
+        states, final = torch.empty(self._probes, segments.hidden), []
         with torch.no_grad():
             for batch in self._batches:
                 h1 = segments.bottom(batch.input_ids, batch.mask, batch.token_types)
-                h2, rows = trunk(h1, batch.mask), list(batch.rows)
-                states[rows] = segments.top.states(h2, batch.mask)
-                if classes:
-                    scores[rows] = segments.top(h2, batch.mask)
-        return Seen(states, scores)
+                final.append(segments.top.final(trunk(h1, batch.mask), batch.mask))
+                states[list(batch.rows)] = segments.top.pooled(final[-1], batch.mask)
+        return Seen(states, tuple(final))
+
+    def judge(self, task: str, split: Split, adapters: Mapping[str, Tensor], seen: Seen) -> Tensor:
+        """See `Probing.judge`.
+
+        Raises:
+            AdapterError: a tensor is missing or has another shape.
+        """
+        model = self._models[task]
+        if not isinstance(model.task, Classification):
+            return torch.empty(self._probes, 0)
+        top = model.segments(split).top
+        assert top is not None
+        top.bind(adapters)
+        scores = torch.empty(self._probes, model.task.labels)
+        with torch.no_grad():
+            for batch, final in zip(self._batches, seen.final, strict=True):
+                scores[list(batch.rows)] = top.judge(final, batch.mask)
+        return scores
 
 
 def open_probing(config: Config, models: Mapping[str, ModelParts], tokenizer: Tokenizer) -> Probing:
@@ -79,9 +93,13 @@ def open_probing(config: Config, models: Mapping[str, ModelParts], tokenizer: To
     prober = Prober(models, batches)
     task, model = next(iter(models.items()))
     if it.fingerprint == "gaussian":
-        return Probing(prober, _lying(prober, task, model, config))
+        return Probing(prober.look, prober.judge, _lying(prober, task, model, config))
     axes = shared_axes(model.checkpoint.hidden_size, it.axes, config.run.seed)
-    return Probing(prober, lambda before, after: packed_move(move(before, after, axes)))
+    return Probing(
+        prober.look,
+        prober.judge,
+        lambda before, after: packed_move(move(before, after, axes)),
+    )
 
 
 def _lying(
@@ -97,5 +115,5 @@ def _lying(
         if part is not None
         for name, shape in part.adapter_shapes.items()
     }
-    basis = shared_basis(prober(task, split, base).states, config.cluster.axes)
+    basis = shared_basis(prober.look(task, split, base).states, config.cluster.axes)
     return lambda _, after: packed(fingerprint(basis.project(after)))

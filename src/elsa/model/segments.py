@@ -95,7 +95,10 @@ class _Ended(Segment):
         if not isinstance(self.task, Classification):
             logits: Tensor = self.model(**inputs).logits
             return logits
-        hidden = self.model(**inputs).last_hidden_state
+        return self._judge(self.model(**inputs).last_hidden_state, mask)
+
+    def _judge(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        assert isinstance(self.task, Classification)
         if self.prediction is not None:
             hidden = self.prediction(hidden)
         scores: Tensor = self.head(heads.pool(hidden, mask, self.task.pooling))
@@ -135,17 +138,26 @@ class Top(_Ended):
     def _inputs(self, hidden: Tensor, mask: Tensor | None) -> dict[str, Any]:
         return {"inputs_embeds": hidden, "attention_mask": self._mask(mask)}
 
-    def states(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
-        """h2 [B, S, D] -> pooled final hidden states [B, D], float32, as no head has seen them.
+    def final(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
+        """h2 [B, S, D] -> final hidden states [B, S, D], as no head has seen them."""
+        self._ready()
+        with self._precision(hidden.device):
+            states: Tensor = self.model.base_model(**self._inputs(hidden, mask)).last_hidden_state
+        return states
+
+    def pooled(self, final: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Final hidden states [B, S, D] -> [B, D], float32.
 
         Pooled as the task's head pools; over a language model's tokens, the mean.
         """
-        self._ready()
-        with self._precision(hidden.device):
-            inputs = {"inputs_embeds": hidden, "attention_mask": self._mask(mask)}
-            final = self.model.base_model(**inputs).last_hidden_state
         pooling = self.task.pooling if isinstance(self.task, Classification) else "mean"
         return heads.pool(final.float(), mask, pooling)
+
+    def judge(self, final: Tensor, mask: Tensor | None = None) -> Tensor:
+        """What the head of a classification makes of final states: [B, S, D] -> logits [B, C]."""
+        self._ready()
+        with self._precision(final.device):
+            return self._judge(final, mask).float()
 
 
 def reach_of(family: Family, task: Task, blocks: int) -> Reach:

@@ -4,15 +4,13 @@ The edge holds the adapters anyway, and the base weights are public. So a device
 and cannot lie: what is seen is what would be averaged. Shapes: Q probes, D hidden size, d axes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from elsa.core.split import Split
 from elsa.core.trust import packed_answers, packed_step
-from elsa.errors import BehaviourError
 from elsa.model.adapters import block_of
 from elsa.wire.watching import DeviceBehaviour
 
@@ -23,11 +21,11 @@ class Seen:
 
     Attributes:
         states: pooled final hidden states [Q, D], before any head.
-        scores: what the head makes of them [Q, C]; C is 0 where the task has no classes.
+        final: the same before they are pooled, as `Probing.judge` reads them.
     """
 
     states: Tensor
-    scores: Tensor
+    final: Sequence[Tensor] = ()
 
 
 @dataclass(frozen=True)
@@ -36,10 +34,13 @@ class Probing:
 
     Attributes:
         look: (task, split, adapters) -> what they make of the probes.
+        judge: (task, split, adapters, seen) -> what the head of these adapters makes of final
+            states that others came to: scores [Q, C], float32; C is 0 where there are no classes.
         write: (states before, states after) -> fingerprint, on axes that all share.
     """
 
     look: Callable[[str, Split, Mapping[str, Tensor]], Seen]
+    judge: Callable[[str, Split, Mapping[str, Tensor], Seen], Tensor]
     write: Callable[[Tensor, Tensor], bytes]
 
     def since(self, before: Mapping[str, Tensor]) -> "Changes":
@@ -77,23 +78,22 @@ class Changes:
         Raises:
             BehaviourError: a value is not finite.
         """
-        look, write = self._probing.look, self._probing.write
-        if (head, split) not in self._first:
-            self._first[head, split] = look(head, split, self._before)
-        first, seen = self._first[head, split], look(head, split, after)
+        probing, first = self._probing, self._looked(head, split)
         step = {name: value for name, value in after.items() if ".lora_B." in name}
-        print_ = write(first.states, seen.states) if whole else b""
-        if not bool(torch.isfinite(seen.scores).all()):
-            raise BehaviourError(
-                "its answers to the probes hold NaN or infinity; its model diverged"
-            )
+        print_ = b""
+        if whole:
+            print_ = probing.write(first.states, probing.look(head, split, after).states)
         answers = packed_answers(self._by_head(head, split, after))
         return DeviceBehaviour(device, head, print_, packed_step(self._before, step), answers)
 
+    def _looked(self, head: str, split: Split) -> Seen:
+        if (head, split) not in self._first:
+            self._first[head, split] = self._probing.look(head, split, self._before)
+        return self._first[head, split]
+
     def _by_head(self, head: str, split: Split, after: Mapping[str, Tensor]) -> Tensor:
         """How far the head in `after` moves scores [Q, C] on the states that all started from."""
-        first = self._first[head, split].scores
-        if not first.shape[1]:
-            return first
+        seen, judge = self._looked(head, split), self._probing.judge
         heads = {name: value for name, value in after.items() if block_of(name) is None}
-        return self._probing.look(head, split, {**self._before, **heads}).scores - first
+        moved = judge(head, split, {**self._before, **heads}, seen)
+        return moved - judge(head, split, self._before, seen)

@@ -10,9 +10,10 @@ from elsa.core.moves import unpacked_moves
 from elsa.core.split import Split
 from elsa.engine.parts import ModelParts
 from elsa.engine.probes import open_probing
+from elsa.engine.public import probe_text
 from elsa.errors import ConfigError
 from elsa.model.adapters import block_of
-from elsa.model.segments import initial_adapters
+from elsa.model.segments import build_whole, initial_adapters
 
 Make = Any
 
@@ -63,29 +64,41 @@ def test_a_move_says_which_way_adapters_went(config: Any, sources: Any) -> None:
     torch.testing.assert_close(back, -there)
 
 
-def test_heads_change_scores_and_adapters_all(config: Any, sources: Any) -> None:
-    probing = open_probing(config, {"": sources.model}, sources.tokenizer)
-    split = Split.of(sources.model.checkpoint.blocks, 1, 1)
-    start, heads, blocks = (
-        probing.look("", split, it)
-        for it in (
-            initial_adapters(sources.model.checkpoint, sources.model.task, sources.model.lora, 0),
-            moved(sources.model, heads=True),
-            moved(sources.model, heads=False),
-        )
-    )
-    torch.testing.assert_close(heads.states, start.states, rtol=0, atol=0)
-    assert heads.scores.shape == (16, 6)
-    assert float((heads.scores - start.scores).abs().max()) > 0.1
-    assert float((blocks.states - start.states).abs().max()) > 0.1
+def test_a_head_judges_states_as_the_model_whose_head_it_is(config: Any, sources: Any) -> None:
+    model = sources.model
+    probing = open_probing(config, {"": model}, sources.tokenizer)
+    split = Split.of(model.checkpoint.blocks, 1, 1)
+    start = initial_adapters(model.checkpoint, model.task, model.lora, 0)
+    heads, blocks = (moved(model, heads=heads) for heads in (True, False))
+    before, headed = (probing.look("", split, it) for it in (start, heads))
+    torch.testing.assert_close(headed.states, before.states, rtol=0, atol=0)
+    after = probing.look("", split, blocks)
+    assert float((after.states - before.states).abs().max()) > 0.1
+    both = {name: (heads if block_of(name) is None else blocks)[name] for name in start}
+    scores = probing.judge("", split, both, after)
+    assert scores.shape == (16, 6)
+    assert float((scores - probing.judge("", split, blocks, after)).abs().max()) > 0.1
+    whole = build_whole(model.checkpoint, model.task, model.lora)
+    whole.bind(both)
+    texts = probe_text(config).texts()[:16]
+    with torch.no_grad():
+        for text, expected in zip(texts, scores, strict=True):
+            (one,) = sources.tokenizer.encode([text], max_tokens=config.model.max_tokens)
+            ids = torch.as_tensor(one.input_ids)[None]
+            torch.testing.assert_close(whole(ids)[0], expected, atol=1e-5, rtol=1e-5)
 
 
 def test_every_cut_sees_the_same(config: Any, sources: Any) -> None:
     probing = open_probing(config, {"": sources.model}, sources.tokenizer)
     blocks, adapters = sources.model.checkpoint.blocks, moved(sources.model, heads=False)
-    one, other = (probing.look("", Split.of(blocks, *cuts), adapters) for cuts in ((1, 1), (2, 1)))
+    splits = [Split.of(blocks, *cuts) for cuts in ((1, 1), (2, 1))]
+    one, other = (probing.look("", split, adapters) for split in splits)
     torch.testing.assert_close(one.states, other.states, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(one.scores, other.scores, atol=1e-5, rtol=1e-5)
+    there, here = (
+        probing.judge("", split, adapters, seen)
+        for split, seen in zip(splits, (one, other), strict=True)
+    )
+    torch.testing.assert_close(there, here, atol=1e-5, rtol=1e-5)
 
 
 def test_a_file_with_too_few_texts_is_refused(make: Make, sources: Any, tmp_path: Any) -> None:

@@ -22,24 +22,30 @@ World = Any
 PROBES, AXES = 10, 3
 
 
-def probing(seen: list[dict[str, Tensor]]) -> Probing:
+def probing(seen: list[dict[str, Tensor]], judged: list[dict[str, Tensor]]) -> Probing:
     """Probes whose states are drawn once and moved by the sum of all adapters."""
     fixed = torch.randn(PROBES, AXES, generator=torch.Generator().manual_seed(0))
 
+    def total(adapters: Mapping[str, Tensor]) -> float:
+        return sum(float(it.sum()) for it in adapters.values())
+
     def look(head: str, split: object, adapters: Mapping[str, Tensor]) -> Seen:
         seen.append(dict(adapters))
-        states = fixed + 1e-2 * sum(float(it.sum()) for it in adapters.values())
-        return Seen(states, states[:, :2])
+        return Seen(fixed + 1e-2 * total(adapters))
+
+    def judge(head: str, split: object, adapters: Mapping[str, Tensor], at: Seen) -> Tensor:
+        judged.append(dict(adapters))
+        return at.states[:, :2] * total(adapters)
 
     axes = shared_axes(AXES, AXES, 0)
-    return Probing(look, lambda before, after: packed_move(move(before, after, axes)))
+    return Probing(look, judge, lambda before, after: packed_move(move(before, after, axes)))
 
 
 def opened(world: World, trunks: Any = PerDeviceTrunk, **order: Any) -> tuple[Edge, list[Any]]:
-    edge, seen = world.edge(trunks(world.optimizer)), []
-    edge._model = replace(edge._model, probing=lambda: probing(seen))
+    edge, looks = world.edge(trunks(world.optimizer)), [[], []]
+    edge._model = replace(edge._model, probing=lambda: probing(*looks))
     edge.open(replace(world.order("d0", "d1"), watched=1, **order))
-    return edge, seen
+    return edge, looks
 
 
 def trained(world: World, edge: Edge) -> Behaviours:
@@ -59,11 +65,11 @@ def ended(edge: Edge) -> EdgeUpdate:
 
 
 def test_each_device_is_seen_with_what_it_submitted_and_its_own_trunk(world: World) -> None:
-    edge, seen = opened(world, fingerprints=True)
+    edge, (seen, judged) = opened(world, fingerprints=True)
     told = trained(world, edge)
     assert [it.device for it in told.behaviours] == ["d0", "d1"]
-    before, *others = seen  # what all started from is looked at once
-    submitted, by_head = others[::2], others[1::2]
+    before, *submitted = seen  # what all started from is looked at once
+    by_head = [it for it in judged if any(not torch.equal(it[key], before[key]) for key in it)]
     assert len(submitted) == len(by_head) == 2
     assert before.keys() == world.adapters.keys()
     assert all(torch.equal(before[name], value) for name, value in world.adapters.items())
@@ -88,8 +94,12 @@ def test_each_device_is_seen_with_what_it_submitted_and_its_own_trunk(world: Wor
         assert abs(float(direction @ same)) == pytest.approx(1.0, abs=1e-3)
 
 
-def test_fingerprints_are_sent_where_asked_for_only(world: World) -> None:
-    assert all(not it.fingerprint for it in trained(world, opened(world)[0]).behaviours)
+def test_where_no_fingerprint_is_asked_for_the_model_runs_once(world: World) -> None:
+    edge, (seen, judged) = opened(world)
+    told = trained(world, edge)
+    assert all(not it.fingerprint for it in told.behaviours)
+    assert len(seen) == 1
+    assert len(judged) == 4  # of each device, by its head and by the one before
 
 
 @pytest.mark.parametrize("trunks", [PerDeviceTrunk, SharedTrunk])
@@ -137,15 +147,14 @@ def test_nobody_trusted_changes_nothing(world: World) -> None:
 
 def test_a_device_whose_answers_are_not_finite_is_left_out_with_the_reason(world: World) -> None:
     edge, _ = opened(world)
-    inner = probing([])
+    inner = probing([], [])
+    name = max(name for name in world.own_names((1, 1)) if block_of(name) is None)
 
-    def look(head: str, split: Any, adapters: Any) -> Seen:
-        name = max(world.own_names((1, 1)))
-        found = inner.look(head, split, adapters)
+    def judge(head: str, split: Any, adapters: Any, at: Seen) -> Tensor:
         odd = torch.equal(adapters[name], 2.0 * world.adapters[name])
-        return Seen(found.states, found.scores * torch.inf) if odd else found
+        return inner.judge(head, split, adapters, at) * (torch.inf if odd else 1.0)
 
-    edge._model = replace(edge._model, probing=lambda: replace(inner, look=look))
+    edge._model = replace(edge._model, probing=lambda: replace(inner, judge=judge))
     told = trained(world, edge)
     assert [it.device for it in told.behaviours] == ["d1"]
     edge.settle(verdicts(d1=1.0))
