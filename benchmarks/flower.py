@@ -9,12 +9,14 @@ processes of Flower, TLS and node authentication.
 2. Each part is killed with signal 9, and the two servers frozen, three seconds after an order of
    15 s began: how long after that the answer is there, and how often the order was computed.
 
-Prints tables, writes JSON.
+Prints tables, writes JSON. What is there already is not measured again, so it may be stopped and
+gone on with.
 
     python benchmarks/flower.py --out docs/results/flower.json
 """
 
 import argparse
+import json
 import signal
 import statistics
 import tempfile
@@ -187,6 +189,14 @@ def main() -> None:
     parser.add_argument("--freeze", nargs="*", default=list(SERVERS), choices=SERVERS)
     words = parser.parse_args()
     measured: dict[str, Any] = {"machine": machine(), "frame": len(encode(order(0, words.bytes)))}
+    if words.out and words.out.exists():
+        measured |= json.loads(words.out.read_text(encoding="utf-8"))
+        del measured["command"]
+
+    def save() -> None:
+        if words.out:
+            write_json(words.out, measured)
+
     with tempfile.TemporaryDirectory() as name:
         folder, edge, passed = Path(name), Edge(), list[int]()
         make_authority(folder)
@@ -195,22 +205,21 @@ def main() -> None:
             Party("cloud", "cloud", ("127.0.0.1",)),
         ):
             issue(folder, party, 1)
-        with over_grpc(folder, edge) as link:
-            measured["grpc"] = {"seconds": pace(link, words.bytes, words.orders)}
+        if "grpc" not in measured:
+            with over_grpc(folder, edge) as link:
+                measured["grpc"] = {"seconds": pace(link, words.bytes, words.orders)}
         with over_flower(folder, edge, passed) as link:
-            measured["flower"] = flower(link, edge, passed, words)
-
-            def save() -> None:
-                if words.out:
-                    write_json(words.out, measured)
-
-            save()
+            if "flower" in measured:
+                link.call(order(0, words.bytes))
+            else:
+                measured["flower"] = flower(link, edge, passed, words)
+                save()
             for how, victims in (("killed", words.kill), ("frozen", words.freeze)):
-                measured[how] = []
-                for victim in victims:
+                found = measured.setdefault(how, [])
+                for victim in [it for it in victims if all(one[how] != it for one in found)]:
                     number = 1000 + edge.computed[-1]
-                    measured[how].append(strike(link, edge, victim, number, how))
-                    print(measured[how][-1], flush=True)
+                    found.append(strike(link, edge, victim, number, how))
+                    print(found[-1], flush=True)
                     save()
     show(measured)
 
