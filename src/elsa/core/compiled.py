@@ -9,7 +9,8 @@ is written, on every machine.
 
 The machine code lies beside Python's own compiled files, or, where that folder cannot be written
 to, in the user's cache folder; its name follows from what the loops say, the processor and
-llvmlite. Where neither can be written to, each process compiles anew.
+llvmlite. Of processes that start together one compiles and the others wait. Where neither folder
+can be written to, each process compiles anew.
 """
 
 import ctypes
@@ -22,6 +23,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -203,8 +205,11 @@ def _engine() -> Any:
 
     code = _kept()
     if code is None:
-        code = _build()
-        _keep(code)
+        with _alone():
+            code = _kept()  # another process may have compiled it meanwhile
+            if code is None:
+                code = _build()
+                _keep(code)
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
     machine = binding.Target.from_default_triple().create_target_machine()
@@ -256,6 +261,20 @@ def _keep(code: bytes) -> None:
         except OSError:
             continue
         return
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One process compiles, others wait; all compile where no lock can be had."""
+    from filelock import FileLock, Timeout
+
+    with ExitStack() as stack:
+        for place in _places():
+            with suppress(OSError, Timeout):
+                place.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(FileLock(place / f".{_name()}.lock", timeout=_PATIENCE))
+                break
+        yield
 
 
 def _check(code: bytes) -> bytes:

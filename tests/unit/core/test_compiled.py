@@ -3,7 +3,9 @@
 import math
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from time import sleep
 
 import pytest
 import torch
@@ -57,6 +59,31 @@ def test_nowhere_to_keep_it_is_no_error(elsewhere: tuple[Path, Path]) -> None:
         place.write_text("a file where a folder should be")
     compiled._keep(b"code")
     assert not compiled.ready()
+
+
+def test_one_compiles_at_a_time(elsewhere: tuple[Path, Path]) -> None:
+    inside, most = [], []
+
+    def work() -> None:
+        with compiled._alone():
+            inside.append(1)
+            most.append(len(inside))
+            sleep(0.05)
+            inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1, 1, 1]
+
+
+def test_without_a_place_for_a_lock_all_compile(elsewhere: tuple[Path, Path]) -> None:
+    for place in elsewhere:
+        place.write_text("a file where a folder should be")
+    with compiled._alone(), compiled._alone():
+        pass
 
 
 @pytest.mark.parametrize("harm", [b"", b"short", b"\0" * 40])
