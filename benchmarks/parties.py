@@ -136,6 +136,18 @@ def live(
         sys.exit(1)
 
 
+def command(words: Sequence[str], folder: Path, log: Path) -> None:
+    """Be `elsa` with these words in this folder, in a process of its own."""
+    from elsa.cli.main import main
+
+    told = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(told, 1)
+    os.dup2(told, 2)
+    os.chdir(folder)
+    sys.argv = ["elsa", *words]
+    main()
+
+
 class Parties:
     """The processes; within a `with`, they are gone after it.
 

@@ -2,13 +2,9 @@
 
 import csv
 import os
-import signal
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -16,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from parties import CONTEXT, command
 from safetensors.torch import load_file
 
 from elsa.config.load import load_config
@@ -46,7 +43,6 @@ COMMON = (
     "deploy.round_seconds=300",
 )
 
-ELSA = Path(sys.executable).with_name("elsa")
 PATIENCE = 600.0
 """Seconds until a test gives up on a process; machines under load are slow to start them."""
 
@@ -61,17 +57,14 @@ class Process:
     def __init__(self, name: str, words: Sequence[str], folder: Path) -> None:
         self.name = name
         self._log = folder / f"{name}.log"
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [str(ELSA), *words],
-                cwd=folder,
-                stdout=log,
-                stderr=log,
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
-            )
+        # forked from one that has imported everything, which takes seconds
+        self._process = CONTEXT.Process(target=command, args=(words, folder, self._log))
+        self._process.start()
 
     @property
     def log(self) -> str:
+        if not self._log.exists():
+            return ""
         return self._log.read_text(encoding="utf-8", errors="replace")
 
     def wait_for(self, text: str, times: int = 1) -> None:
@@ -79,24 +72,24 @@ class Process:
         until = monotonic() + PATIENCE
         while self.log.count(text) < times:
             assert monotonic() < until, f"{self.name} never said '{text}':\n{self.log}"
-            assert self._process.poll() is None, f"{self.name} ended:\n{self.log}"
+            assert self._process.is_alive(), f"{self.name} ended:\n{self.log}"
             sleep(0.05)
 
     def end(self) -> int:
         """Its exit status, once it has ended by itself."""
-        try:
-            return self._process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
+        self._process.join(PATIENCE)
+        if self._process.exitcode is None:
             pytest.fail(f"{self.name} did not end:\n{self.log}")
+        return self._process.exitcode
 
     def signal(self, number: int) -> None:
-        self._process.send_signal(number)
+        assert self._process.pid is not None
+        os.kill(self._process.pid, number)
 
     def kill(self) -> None:
         """At once, whatever it is doing."""
-        with suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGKILL)
-        self._process.wait()
+        self._process.kill()
+        self._process.join()
 
 
 Start = Callable[..., Process]
