@@ -17,7 +17,7 @@ from elsa.engine.build import Sources, tester_of
 from elsa.engine.export import export_adapters
 from elsa.engine.globalround import DeviceRound, Rounds, Watch
 from elsa.engine.planner import Planner
-from elsa.engine.scores import evaluated
+from elsa.engine.scores import evaluated, of_devices
 from elsa.errors import Interrupted
 from elsa.record import events
 from elsa.record.checkpoint import Checkpoint, save_checkpoint
@@ -242,6 +242,8 @@ class Runner:
         answers = bool(self._config.data.answer or self._config.data.messages)
         tallies = self._rounds.evaluate()
         of_each, scores = evaluated(number, tallies, testers, causal=causal, answers=answers)
+        for device in of_devices(number, tallies, testers.values()):
+            self._emit(device)
         for each in of_each:
             self._emit(each)
         self._emit(scores)

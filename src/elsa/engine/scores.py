@@ -1,10 +1,10 @@
 """From what each device counted to the numbers of a round."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from elsa.core.score import Tally
-from elsa.record.events import Evaluated, TaskEvaluated
+from elsa.record.events import DeviceEvaluated, Evaluated, TaskEvaluated
 
 
 def evaluated(
@@ -49,3 +49,14 @@ def evaluated(
         if task
     ]
     return of_each, of_all
+
+
+def of_devices(
+    round_: int, tallies: Mapping[str, Tally], testers: Collection[str]
+) -> list[DeviceEvaluated]:
+    """What each device with held-out rows counted; `testers` have the common test rows instead."""
+    return [
+        DeviceEvaluated(round_, name, tally.items, tally.correct)
+        for name, tally in tallies.items()
+        if tally.items and name not in testers
+    ]

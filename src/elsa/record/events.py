@@ -129,6 +129,22 @@ class TaskEvaluated:
 
 
 @dataclass(frozen=True)
+class DeviceEvaluated:
+    """The global adapters were evaluated on a device's own held-out rows, or tokens of answers.
+
+    Attributes:
+        items: predictions made.
+        correct: how many were right.
+    """
+
+    round: int
+    device: str
+    items: int
+    correct: int
+    kind: Literal["device_evaluated"] = "device_evaluated"
+
+
+@dataclass(frozen=True)
 class NoiseSpent:
     """What the noise of all rounds so far is worth, for the device that sent most often.
 
@@ -237,6 +253,7 @@ Event = (
     | RoundFinished
     | Evaluated
     | TaskEvaluated
+    | DeviceEvaluated
     | NoiseSpent
     | DevicePlaced
     | Clustered

@@ -5,8 +5,8 @@ import math
 import pytest
 
 from elsa.core.score import Tally
-from elsa.engine.scores import evaluated
-from elsa.record.events import Evaluated
+from elsa.engine.scores import evaluated, of_devices
+from elsa.record.events import DeviceEvaluated, Evaluated
 
 
 def scores(counted: dict[str, Tally], *, causal: bool = False) -> Evaluated:
@@ -50,6 +50,13 @@ def test_a_device_that_is_always_wrong_is_the_worst_and_not_left_out() -> None:
     counted = {"device-0": Tally(5, 5, 0.1), "device-1": Tally(5, 0, 9.0), "test": Tally(1, 1, 0.1)}
     got = scores(counted)
     assert (got.accuracy_mean_device, got.accuracy_worst_device) == (0.5, 0.0)
+
+
+def test_each_device_with_rows_is_told_apart_from_who_has_the_common_ones() -> None:
+    assert of_devices(3, COUNTED, {"test"}) == [
+        DeviceEvaluated(3, "device-0", 10, 9),
+        DeviceEvaluated(3, "device-1", 2, 1),
+    ]
 
 
 def test_without_common_rows_there_are_no_scores_of_them() -> None:
