@@ -76,3 +76,8 @@ def difference(
     error = statistics.stdev(gaps) / math.sqrt(len(gaps))
     half = float(t.ppf((1 + LEVEL) / 2, len(gaps) - 1)) * error
     return Difference(mean, mean - half, mean + half, len(gaps))
+
+
+def best_rate(scores: Mapping[float, float]) -> float | None:
+    """The learning rate of the highest score; of those alike the lowest; None of none."""
+    return max(sorted(scores), key=lambda rate: scores[rate]) if scores else None

@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from elsa.config.methods import METHODS
 from elsa.errors import RunError
 from elsa.record.directory import read_summary
+from elsa.record.events import DeviceEvaluated
+from elsa.record.log import read_events
 from elsa.record.manifest import read_manifest
 from elsa.record.metrics import read_metrics
 
@@ -45,6 +47,8 @@ class Outcome:
         simulated_seconds, wall_seconds: of the run.
         bytes: by hop; None for hops that the method has not.
         curve: its evaluations.
+        devices: last predictions on each device's own held-out rows, how many were right and of how
+            many; devices without such rows are left out.
     """
 
     method: str
@@ -59,10 +63,19 @@ class Outcome:
     wall_seconds: float
     bytes: Mapping[str, int | None]
     curve: Sequence[Point]
+    devices: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def first(self, target: float) -> Point | None:
         """The first evaluation that reached an accuracy."""
         return next((point for point in self.curve if point.accuracy >= target), None)
+
+    @property
+    def own(self) -> float:
+        """What learning rates are chosen by: mean accuracy on the devices' own held-out rows.
+
+        Where no device keeps any, accuracy on the common test rows.
+        """
+        return self.accuracy if self.mean_device is None else self.mean_device
 
 
 @dataclass(frozen=True)
@@ -108,6 +121,7 @@ def read_outcome(folder: Path, method: str, seed: int) -> Outcome:
         wall_seconds=summary["wall_seconds"],
         bytes=hops,
         curve=_curve(folder, [hop for hop in HOPS if hops[hop] is not None], config),
+        devices=_devices(folder),
     )
 
 
@@ -140,3 +154,13 @@ def _curve(folder: Path, hops: Sequence[str], config: Mapping[str, Any]) -> list
             rounds = (row.round + 1) * config["federation"]["edge_rounds"]
             points.append(Point(rounds, seconds, passed, row.accuracy))
     return points
+
+
+def _devices(folder: Path) -> dict[str, tuple[int, int]]:
+    path = folder / "events.jsonl"
+    seen = [it.event for it in read_events(path)] if path.is_file() else []
+    return {
+        it.device: (it.correct, it.items)
+        for it in seen  # of several evaluations the last one stays
+        if isinstance(it, DeviceEvaluated)
+    }

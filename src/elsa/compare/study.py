@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from elsa.compare.cells import Cell, check_methods, config_of, finished, prepare_base
+from elsa.compare.numbers import best_rate
 from elsa.compare.outcome import Outcome, read_cost, read_outcome
 from elsa.compare.processes import Ended, Job, Pool
 from elsa.compare.results import Results, make_results
+from elsa.config.methods import untaken_problem
 from elsa.config.schema import Config
 from elsa.errors import ConfigError, Interrupted
 from elsa.record.atomic import write_atomically
@@ -63,10 +65,13 @@ class Study:
         """Set up a folder, or take it as it is.
 
         Raises:
-            ConfigError: there is no such method, or one cannot take the config.
+            ConfigError: there is no such method, one cannot take the config, or none takes a part
+                of it.
             RunError: the folder holds another comparison.
         """
         check_methods([*question.methods])
+        if problem := untaken_problem(config, question.methods):
+            raise ConfigError(problem)
         if question.against not in question.methods:
             raise ConfigError(
                 f"--against {question.against}: name one of the methods compared, "
@@ -89,8 +94,24 @@ class Study:
         Raises:
             Interrupted: the pool was asked to stop; everything finished is kept.
         """
-        self._work(self._due(self._tuning_cells(), retry), [], pool, watch)
-        self._work(self._due(self.cells(), retry), self._plans(), pool, watch)
+        self.fill(self._tuning_cells(), pool, watch, retry=retry)
+        self.fill(self.cells(), pool, watch, plans=self._question.methods, retry=retry)
+
+    def fill(
+        self,
+        cells: Sequence[Cell],
+        pool: Pool,
+        watch: Watch,
+        *,
+        plans: Sequence[str] = (),
+        retry: bool = False,
+    ) -> None:
+        """Run those of these cells that are not there yet, and plans of these methods.
+
+        Raises:
+            Interrupted: as `run`.
+        """
+        self._work(self._due(cells, retry), self._plans(plans), pool, watch)
 
     def cells(self) -> list[Cell]:
         """What is reported, seed by seed, so that a part of it already compares all methods."""
@@ -146,14 +167,12 @@ class Study:
         for cell in self._tuning_cells():
             if cell.rate is not None and finished(cell, self._base, self._out):
                 outcome = read_outcome(cell.folder(self._out), cell.method, cell.seed)
-                score = outcome.accuracy if outcome.mean_device is None else outcome.mean_device
-                found.setdefault(cell.method, {})[cell.rate] = score
+                found.setdefault(cell.method, {})[cell.rate] = outcome.own
         return found
 
     def _rate(self, method: str) -> float | None:
-        """The best rate; of two that are alike the lower. None where nothing was tuned."""
-        scores = self._tuned().get(method, {}) if self._question.rates else {}
-        return max(sorted(scores), key=lambda rate: scores[rate]) if scores else None
+        """The best rate; None where nothing was tuned."""
+        return best_rate(self._tuned().get(method, {}))
 
     def _remark(self, method: str, outcomes: Sequence[Outcome]) -> str:
         rates, parts = self._question.rates, []
@@ -168,11 +187,11 @@ class Study:
     def _plan(self, method: str) -> Path:
         return self._out / "plans" / f"{method}.json"
 
-    def _plans(self) -> list[Job]:
+    def _plans(self, methods: Sequence[str]) -> list[Job]:
         settings = (f"run.seed={self._question.seeds[0]}", "run.threads=1")
         return [
             Job(f"plan of {name}", self._words("plan", [f"run.method={name}", *settings]), path)
-            for name in self._question.methods
+            for name in methods
             if not (path := self._plan(name)).is_file()
         ]
 

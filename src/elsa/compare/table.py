@@ -19,10 +19,10 @@ def accuracy_table(results: Results) -> Lines:
     rows = [
         [
             title_of(row.method),
-            _share(row.accuracy),
-            _points(row.differences["accuracy"]),
-            _share(row.worst_device),
-            _points(row.differences["worst_device"]),
+            share(row.accuracy),
+            points(row.differences["accuracy"]),
+            share(row.worst_device),
+            points(row.differences["worst_device"]),
             str(row.accuracy.count),
             f"{row.rate:g}",
         ]
@@ -93,13 +93,15 @@ def remarks(results: Results) -> Sequence[str]:
     return [f"{title_of(row.method)}: {row.remark}" for row in results.rows if row.remark]
 
 
-def _share(held: Spread | None) -> str:
+def share(held: Spread | None) -> str:
+    """Mean and deviation."""
     if held is None:
         return "-"
     return f"{held.mean:.4f}" + ("" if held.deviation is None else f" ± {held.deviation:.4f}")
 
 
-def _points(held: Difference | None) -> str:
+def points(held: Difference | None) -> str:
+    """Hundredths, with the interval."""
     if held is None:
         return "-"
     if held.low is None or held.high is None:

@@ -4,7 +4,7 @@ A method's settings win over those of a config, whose data, model, devices and b
 else knows of methods: what a row names are ordinary settings.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +67,7 @@ _PLAIN: Mapping[str, Any] = {
     "aggregate.factors": "separate",
     "aggregate.mu": 0.0,
     "aggregate.server": "none",
+    "aggregate.late": "drop",
     "wire.preset": "exact",
     "wire.h1": "",
     "wire.h2": "",
@@ -187,15 +188,39 @@ def method_problem(config: "Config") -> str | None:
         return f"run.method = '{name}': there is no such method{hint}; there are {known}"
     held = config.model_dump()
     for key, value in METHODS[name].all_settings.items():
-        found: Any = held
-        for part in key.split("."):
-            found = found[part]
-        if found != value:
+        if (found := _at(held, key)) != value:
             return (
                 f"run.method = '{name}' is {key} = {value!r}, and it is set to {found!r}: leave "
                 "that out, or name no method"
             )
     return None
+
+
+def untaken_problem(config: "Config", names: Sequence[str]) -> str | None:
+    """Say what a config sets that none of these methods takes, if there is such a setting.
+
+    It would be left out in silence, as a method's settings win over those of a config.
+    """
+    held, default = config.model_dump(), type(config)().model_dump()
+    for key in _PLAIN:
+        value = _at(held, key)
+        if value != _at(default, key) and value not in [
+            METHODS[name].all_settings[key] for name in names
+        ]:
+            taken = [name for name, it in METHODS.items() if it.all_settings[key] == value]
+            other = f", or compare {', '.join(taken)} too" if taken else ""
+            return (
+                f"{key} = {value!r}: the methods say what it is, and none of {', '.join(names)} "
+                f"takes this; leave it out{other}"
+            )
+    return None
+
+
+def _at(table: Mapping[str, Any], key: str) -> Any:
+    found: Any = table
+    for part in key.split("."):
+        found = found[part]
+    return found
 
 
 def _copied(table: Mapping[str, Any]) -> Table:

@@ -179,6 +179,11 @@ def test_impossible_questions_are_refused(tmp_path: Path, more: Any, says: str) 
         Study(load_config(None, SMALL), question(**more), tmp_path / "out")
 
 
+def test_a_setting_that_no_method_takes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="none of fedavg, elsa takes this"):
+        Study(load_config(None, [*SMALL, "noise.ratio=0.5"]), question(), tmp_path / "out")
+
+
 def test_processes_run_side_by_side_and_say_why_they_failed(tmp_path: Path) -> None:
     ended: list[Ended] = []
     pool = Pool(2, 1, lambda: False)
