@@ -16,7 +16,7 @@ import argparse
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 
@@ -27,6 +27,7 @@ from elsa.cli.stopping import stoppable
 from elsa.compare.cells import Cell, finished
 from elsa.compare.processes import Pool
 from elsa.compare.study import FAILED, Question, Study, Watch
+from elsa.config.methods import METHODS
 from elsa.errors import ElsaError, Interrupted
 
 
@@ -135,6 +136,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("runs/methods"), help="run directories")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--most", type=int, default=10**6, help="runs, at most")
     parser.add_argument("--hours", type=float, help="stop after so many; what runs is gone on with")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side, a thread each")
@@ -143,7 +145,10 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="name the parts and stop")
     options = parser.parse_args()
     kept = Kept(options.out)
-    runner, parts = Runner(kept, options.work), [PARTS[name] for name in options.parts]
+    runner, parts = Runner(kept, options.work), []
+    for part in (PARTS[name] for name in options.parts):
+        chosen = tuple(name for name in part.methods if name in options.methods)
+        parts += [replace(part, methods=chosen)] if chosen else []
     limit = monotonic() + 3600 * options.hours if options.hours else float("inf")
     try:
         if options.list:

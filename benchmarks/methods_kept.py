@@ -146,4 +146,4 @@ def _happened(folder: Path) -> dict[str, Any]:
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(content, indent=1).encode() + b"\n")
+    write_atomically(path, json.dumps(content).encode() + b"\n")
