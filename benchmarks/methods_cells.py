@@ -16,7 +16,7 @@ from elsa.config.schema import Config
 
 SEEDS = (0, 1, 2)
 TUNING_SEED = 100
-RATES = (1e-3, 3e-3, 9e-3)
+RATES = (1e-3, 4e-3, 1.6e-2)
 AGAINST = "hierarchical-fedavg"
 """What differences are to."""
 

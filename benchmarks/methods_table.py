@@ -202,8 +202,9 @@ def verdict(gap: Difference | None, bound: float) -> str:
 def _rates(kept: Kept) -> str:
     lines = ["## Learning rates", ""]
     lines += ["Mean accuracy on the devices' own held-out rows, seed 100, in runs half as long."]
-    lines += ["Methods not named take the rate of what they learn alike, or are a part of:"]
-    lines += [f"{', '.join(f'{it} as {other}' for it, other in TUNED_AS.items())}.", ""]
+    twins = [it for it in TUNED_AS if it not in ABLATIONS]
+    named = ", ".join(f"{title_of(it)} that of {title_of(TUNED_AS[it])}" for it in twins)
+    lines += [f"{named}, which learn the same; ablations take ELSA's.", ""]
     rows = [["corpus", "method", *(f"{rate:g}" for rate in RATES), "chosen"]]
     for corpus in CORPORA.values():
         rows += _rates_of(corpus, kept.tuned(corpus))

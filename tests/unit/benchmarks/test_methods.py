@@ -24,11 +24,12 @@ from elsa.record.directory import RunDirectory
 from elsa.record.manifest import Manifest
 
 TREC, TUNING = PARTS["trec-0.5"], PARTS["tune-trec"]
+RATE = RATES[1]
 OWN = {"device-0": (9, 10), "device-1": (12, 20), "device-2": (0, 3), "device-3": (10, 10)}
 """Right, and of how many."""
 
 
-def outcome(method: str, seed: int, accuracy: float, rate: float = 3e-3) -> Outcome:
+def outcome(method: str, seed: int, accuracy: float, rate: float = RATE) -> Outcome:
     return Outcome(
         method=method,
         seed=seed,
@@ -62,7 +63,7 @@ def kept(tmp_path: Path) -> Kept:
     made = Kept(tmp_path / "out")
     for cell in TUNING.cells({}):
         assert cell.rate is not None
-        own = 0.8 if cell.rate == RATES[1] else 0.5
+        own = 0.8 if cell.rate == RATE else 0.5
         put(made, TUNING, cell, outcome(cell.method, TUNING_SEED, own, cell.rate))
     return made
 
@@ -99,7 +100,7 @@ def test_methods_of_a_part_have_the_same_rows_and_budget(part: Part, tmp_path: P
 
 
 def test_every_method_has_as_many_tries_and_seeds_and_none_is_tuned_on_a_reported_seed() -> None:
-    rates = dict.fromkeys((*TREC.methods, "elsa"), 3e-3)
+    rates = dict.fromkeys((*TREC.methods, "elsa"), RATE)
     for part in PARTS.values():
         cells = part.cells(rates)
         counts = {name: sum(it.method == name for it in cells) for name in part.methods}
@@ -143,12 +144,12 @@ def test_a_bound_is_met_by_the_mean_and_surely_by_the_interval(
 
 def test_tables_of_some_cells_say_what_they_hold_and_what_is_missing(kept: Kept) -> None:
     for seed, ours, theirs in ((0, 0.90, 0.91), (1, 0.88, 0.90), (2, 0.86, 0.89)):
-        put(kept, TREC, Cell("elsa", seed, 3e-3), outcome("elsa", seed, ours))
-        put(kept, TREC, Cell(AGAINST, seed, 3e-3), outcome(AGAINST, seed, theirs))
-    put(kept, TREC, Cell("splitlora", 1, 3e-3), outcome("splitlora", 1, 0.5))
+        put(kept, TREC, Cell("elsa", seed, RATE), outcome("elsa", seed, ours))
+        put(kept, TREC, Cell(AGAINST, seed, RATE), outcome(AGAINST, seed, theirs))
+    put(kept, TREC, Cell("splitlora", 1, RATE), outcome("splitlora", 1, 0.5))
     attacked = PARTS["trec-0.5-poisoned"]
     cut = {"poisoned": [3, 4], "honest": [1, 20]}
-    put(kept, attacked, Cell("elsa", 1, 3e-3), outcome("elsa", 1, 0.84), cut=cut)
+    put(kept, attacked, Cell("elsa", 1, RATE), outcome("elsa", 1, 0.84), cut=cut)
     (kept.out / "discussion.txt").write_text("## What this says\n", encoding="utf-8")
     write_tables(kept)
     text = (kept.out / "README.md").read_text("utf-8")
@@ -158,7 +159,7 @@ def test_tables_of_some_cells_say_what_they_hold_and_what_is_missing(kept: Kept)
     assert "SplitLoRA (2 of 3)" in text
     assert "FedAvg (3 of 3)" in text
     assert text.count("Not run yet.") == len(settings()) - 2
-    assert "| TREC-6 | FedAvg | 0.500 | 0.800 | 0.500 | 0.003 |" in text
+    assert f"| TREC-6 | FedAvg | 0.500 | 0.800 | 0.500 | {RATE:g} |" in text
     assert text.endswith("## What this says\n")
     held = json.loads((kept.out / "methods.json").read_bytes())
     assert held["settings"]["trec-0.5"]["rows"][0]["accuracy"]["mean"] == pytest.approx(0.9)
@@ -166,11 +167,11 @@ def test_tables_of_some_cells_say_what_they_hold_and_what_is_missing(kept: Kept)
 
 
 def test_results_of_other_settings_are_refused(kept: Kept) -> None:
-    cell = Cell("elsa", 0, 3e-3)
+    cell = Cell("elsa", 0, RATE)
     path = put(kept, TREC, cell, outcome("elsa", 0, 0.9))
     assert kept.read(TREC.setting, cell) is not None
-    with pytest.raises(RunError, match=r"learning_rate=0\.003, train\.learning_rate=0\.009"):
-        kept.read(TREC.setting, Cell("elsa", 0, 9e-3))
+    with pytest.raises(RunError, match=f"learning_rate={RATE}, train.learning_rate={RATES[2]}"):
+        kept.read(TREC.setting, Cell("elsa", 0, RATES[2]))
     path.unlink()
     assert kept.read(TREC.setting, cell) is None
 
@@ -225,7 +226,7 @@ def test_a_slice_runs_so_many_keeps_what_ended_and_the_next_runs_the_rest(
         _, method, seed = job.name.split("/")
         if (method, seed) == ("fedavg", "seed-1"):
             return "out of memory"
-        cell = Cell(method, int(seed.removeprefix("seed-")), 3e-3)
+        cell = Cell(method, int(seed.removeprefix("seed-")), RATE)
         leave(work / setting.name / job.name, cell, work / setting.name / "base.toml")
         return ""
 
@@ -234,12 +235,12 @@ def test_a_slice_runs_so_many_keeps_what_ended_and_the_next_runs_the_rest(
     monkeypatch.setattr("methods.Pool", Hands)
     runner = Runner(kept, work)
     runner.run(part, Slice(3, 1, lambda: False, retry=False))
-    cells = part.cells({"fedavg": 3e-3, "elsa": 3e-3})
+    cells = part.cells({"fedavg": RATE, "elsa": RATE})
     first = [f"cells/{it.name}" for it in cells[:3]]
     assert [it for it in Hands.names if "plan" not in it] == first
     result = kept.read(setting, cells[1])
     assert result is not None
-    assert (result.outcome.method, result.outcome.rate) == ("elsa", 3e-3)
+    assert (result.outcome.method, result.outcome.rate) == ("elsa", RATE)
     assert result.outcome.devices == {"device-0": (10, 10), "device-1": (0, 10)}
     assert result.cut == {"poisoned": (1, 1), "honest": (0, 1)}
     assert not list(work.glob("*/cells/*/*/manifest.json"))
