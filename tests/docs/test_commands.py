@@ -17,6 +17,7 @@ from typer.main import get_command
 
 from elsa.cli.main import app, main
 from elsa.config.load import load_config
+from elsa.config.printing import default_toml
 
 ROOT = Path(__file__).parents[2]
 FIRST = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs/tutorial.md"]
@@ -65,8 +66,8 @@ def run(line: str, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     if words[0] == "python":
         subprocess.run([sys.executable, *words[1:]], check=True, timeout=100)
         return
-    if words[1] == "compare" and "--tune" in words:
-        words = [*words, "--help"]  # dozens of runs: only that the options are known
+    if "--methods" in words and line != COMPARED:
+        words = [*words, "--help"]  # many runs: only that the options are known
     elif "--methods" in words:
         words = [*words[: words.index("--seeds") + 2], "--jobs", "1"]
     if words[1] in ("run", "audit", "compare") and not {"--print-config", "--help"} & set(words):
@@ -82,16 +83,25 @@ def run(line: str, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
         Path(target).write_text(told, encoding="utf-8")
 
 
-@pytest.mark.xdist_group("real-model")
+COMPARED = "elsa compare my.toml --methods fedavg splitlora elsa --seeds 0 1 2"
+LONG = ("compare", "audit")
+"""Commands that take a minute or more; they need nothing but a config, and run on their own."""
+
+
+def elsa_lines(*, long: bool) -> list[str]:
+    lines = [line for line in shown() if line.split()[0] == "elsa" or line.split()[1] in files()]
+    return [line for line in dict.fromkeys(lines) if (line.split()[1] in LONG) == long]
+
+
 def test_commands_run_in_the_order_they_are_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name, text in files().items():
         (tmp_path / name).write_text(text, encoding="utf-8")
-    lines = [line for line in shown() if line.split()[0] == "elsa" or line.split()[1] in files()]
+    lines = elsa_lines(long=False)
     assert {line.split()[1] for line in lines} >= {"run", "resume", "export", "report", "doctor"}
-    for line in dict.fromkeys(lines):
+    for line in lines:
         run(line, monkeypatch, capsys)
     for name in (
         *("runs/quickstart/adapter/adapter_model.safetensors", "runs/quickstart/report.html"),
@@ -100,9 +110,25 @@ def test_commands_run_in_the_order_they_are_shown(
         assert (tmp_path / name).is_file(), name
 
 
+@pytest.mark.parametrize("line", elsa_lines(long=True))
+def test_long_command_runs(
+    line: str,
+    bert: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny = [f"model.path={bert}", "model.max_tokens=32", "wire.preset=exact"]
+    monkeypatch.setitem(globals(), "SMALL", [*SMALL, *tiny])
+    (tmp_path / "my.toml").write_text(default_toml(), encoding="utf-8")
+    run(line, monkeypatch, capsys)
+
+
 def test_commands_have_the_options_they_are_shown_with() -> None:
     known: Any = get_command(app)
     lines = shown() + shown(several_machines=True)
+    assert COMPARED in lines
     assert {"edge", "device", "cloud"} <= {line.split()[1] for line in lines}
     for line in lines:
         program, name, *words = shlex.split(line)
@@ -154,7 +180,6 @@ def test_scripts_take_the_options_they_are_shown_with() -> None:
             assert known or not option.startswith("--"), f"{script} has no {option}"
 
 
-@pytest.mark.xdist_group("real-model")
 def test_example_runs(tmp_path: Path) -> None:
     script = ROOT / "examples/quickstart.py"
     assert len(script.read_text(encoding="utf-8").splitlines()) < 50
