@@ -41,7 +41,7 @@ from elsa.engine.prices import Prices
 from elsa.engine.simulate import Simulation
 from elsa.model.segments import adapter_shapes
 from elsa.roles.device import Device, DeviceSettings
-from elsa.roles.exchange import Exchange
+from elsa.roles.exchange import Ahead, Due, Exchange
 from elsa.roles.learner import OptimizerSettings
 from elsa.wire.messages import Accepted, Activations, Gradients, LocalPlan, Message, Ready
 
@@ -126,12 +126,13 @@ class Stand:
 def steps_of(exchange: Exchange[Any], stand: Stand) -> list[float]:
     """Seconds of the device's own work in each local step."""
     found: list[float] = []
-    request: Message | None = None
-    own, answer = 0.0, None
+    answer: Message | None = None
+    own = 0.0
     while True:
         began = process_time()
         try:
             request = next(exchange) if answer is None else exchange.send(answer)
+            assert not isinstance(request, Ahead | Due)  # one micro-batch in flight
         except StopIteration:
             return found
         own += process_time() - began

@@ -9,6 +9,8 @@
    real size as fast as it is answered: steps a second, and the edge's memory.
 4. The same with 1 and 8 devices whose links take DELAY seconds each way: were nothing computed
    while frames are on their way, 8 devices would take 8 times as long as one.
+5. A device that trains with 1, 2 and 4 micro-batches in flight, over a link that takes DELAY
+   seconds each way, and over one of the quick start's latency and bandwidth: seconds of a step.
 
 Prints tables, writes JSON.
 
@@ -30,6 +32,7 @@ from typing import Any
 
 import psutil
 import torch
+from far import FarAway
 from measured import machine, print_table, write_json
 
 from elsa.config.load import load_config
@@ -67,6 +70,9 @@ from elsa.wire.transport import Link
 STEPS = 10
 DELAY = 0.1
 BATCH, TOKENS = 16, 12
+IN_FLIGHT = (1, 2, 4)
+FAR = {"delayed": (DELAY, 1e9, 1e9), "quick start": (0.01, 20e6 / 8, 50e6 / 8)}
+"""Links: seconds one way, bytes a second up and down."""
 PATIENT = Timing(answer=600, reconnect=120)
 LABELS = ["ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM"]
 
@@ -184,6 +190,20 @@ def order_in(
     return thread
 
 
+def edge_round(edge: EdgeProcess, link: Rpc, device: Any) -> tuple[float, float]:
+    """A device's part of an edge round: seconds on the clock, and of processor time of both."""
+    task = Task("wait", 0, 0)
+    while task.what == "wait":
+        task = expect(Task, link.call(Next()))
+    began, cpu, there = perf_counter(), process_time(), edge.cpu()
+    talk = Conversation(showing(device.train(task.round, task.edge_round)), link)
+    while not talk.over:
+        talk.advance()
+    if talk.error:
+        raise talk.error
+    return perf_counter() - began, process_time() - cpu + edge.cpu() - there
+
+
 def step_time(turns: int) -> list[dict[str, Any]]:
     """In process and over gRPC, in turns."""
     config = settings(1, STEPS)
@@ -200,16 +220,7 @@ def step_time(turns: int) -> list[dict[str, Any]]:
             began, cpu = perf_counter(), process_time()
             simulation.train_round()
             here = (perf_counter() - began, process_time() - cpu)
-            task = Task("wait", 0, 0)
-            while task.what == "wait":
-                task = expect(Task, link.call(Next()))
-            began, cpu, there = perf_counter(), process_time(), edge.cpu()
-            talk = Conversation(showing(device.train(task.round, task.edge_round)), link)
-            while not talk.over:
-                talk.advance()
-            if talk.error:
-                raise talk.error
-            far = (perf_counter() - began, process_time() - cpu + edge.cpu() - there)
+            far = edge_round(edge, link, device)
             if turn:
                 rows["in process"].append(here)
                 rows["gRPC, mutual TLS"].append(far)
@@ -332,6 +343,40 @@ def overlap() -> list[dict[str, Any]]:
     ]
 
 
+def in_flight(turns: int) -> list[dict[str, Any]]:
+    """Micro-batches of a step under way at once, over slow links."""
+    rows: list[dict[str, Any]] = []
+    for count in IN_FLIGHT:
+        config = settings(1, STEPS)
+        config = config.model_copy(
+            update={"train": config.train.model_copy(update={"in_flight": count})}
+        )
+        sources = open_sources(config)
+        (device,) = build_federation(config, sources).devices.values()
+        with edge_process(config) as edge:
+            issue(edge.folder, Party(device.name, "device"), 1)
+            cloud = order_in(edge, config, len(FAR) * (turns + 1), [])
+            for name, how in FAR.items():
+                far = FarAway(edge.address, *how)
+                hop, me = Link("device_edge", device.name, "edge-0"), Tls(edge.folder, device.name)
+                link = Rpc(far.address, hop, me, timing=PATIENT)
+                link.call(Register(terms_of(config, sources.model, LABELS)))
+                times = [edge_round(edge, link, device) for _ in range(turns + 1)][1:]
+                link.close()
+                far.close()
+                rows.append(
+                    {
+                        "link": name,
+                        "in flight": count,
+                        "wall_ms_a_step": statistics.median(it[0] for it in times) / STEPS * 1e3,
+                        "cpu_ms_a_step": statistics.median(it[1] for it in times) / STEPS * 1e3,
+                    }
+                )
+            cloud.join()
+    alone = {row["link"]: row["wall_ms_a_step"] for row in rows if row["in flight"] == 1}
+    return [row | {"gain": alone[row["link"]] / row["wall_ms_a_step"]} for row in rows]
+
+
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -345,6 +390,7 @@ def main() -> None:
         "start": lambda: [start_up()],
         "devices": lambda: [many(devices) for devices in (1, 8, 32)],
         "overlap": overlap,
+        "in flight": lambda: in_flight(options.turns),
     }
     results: dict[str, Any] = {"machine": machine(), "load_average": []}
     for name, measure in parts.items():

@@ -35,6 +35,7 @@ from elsa.wire.messages import (
     Ready,
     Refusal,
     Register,
+    Resend,
     RoundOrder,
     Score,
     Task,
@@ -70,7 +71,7 @@ def over_grpc(
         links.append(Rpc(server.address, link, secure(link.caller), layers, timing=Timing(20, 5)))
         return links[-1]
 
-    with RpcServer(handler, "127.0.0.1:0", secure("edge-0"), watch=watch) as server:
+    with RpcServer(handler, "127.0.0.1:0", secure("edge-0"), watch=watch, ahead=3) as server:
         yield connect
         for link in links:
             link.close()
@@ -341,6 +342,32 @@ def test_concurrent_peers_get_their_own_answers(serve: Serve) -> None:
             thread.join(30)
     assert not wrong
     assert not any(thread.is_alive() for thread in threads)
+
+
+def test_answers_to_what_was_sent_ahead_come_in_its_order(serve: Serve) -> None:
+    def handler(peer: str, request: Message) -> Message:
+        assert isinstance(request, Ready)
+        if request.round == 1:
+            raise ProtocolError("not this one")
+        return Resend(request.round)
+
+    tap = Tap()
+    with serve(handler, None) as connect:
+        link = connect(device(), [tap])
+        for number in range(3):
+            link.send(Ready(number, 0, 1, 1))
+        assert link.receive() == Resend(0)
+        with pytest.raises(ProtocolError, match="not this one"):
+            link.receive()
+        assert link.receive() == Resend(2)
+        for number in (3, 1):
+            link.send(Ready(number, 0, 1, 1))
+        assert link.call(Ready(4, 0, 1, 1)) == Resend(4)  # what was asked before is given up
+    asked = [it for it in tap.frames if it.direction == "up"]
+    assert [it.request for it in tap.frames if it.direction == "down"] == [
+        it.message for it in asked
+    ]
+    assert [it.message.round for it in asked] == [0, 1, 2, 3, 1, 4]
 
 
 def test_layers_see_what_the_transport_carries(serve: Serve) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -89,8 +90,9 @@ class Parts:
         cuts: tuple[int, int] = (1, 1),
         optimizer: OptimizerSettings = KEEP,
         codecs: HopCodecs = EXACT,
+        **more: Any,
     ) -> Device:
-        settings = DeviceSettings(optimizer, BATCH, BATCH, True, 0, seed=7)
+        settings = DeviceSettings(optimizer, BATCH, BATCH, True, 0, seed=7, **more)
         return Device(name, self.segments(self.split(cuts)), examples, examples, codecs, settings)
 
     def federation(
@@ -104,7 +106,7 @@ class Parts:
         codecs: Callable[[], HopCodecs] = lambda: EXACT,
     ) -> Federation:
         shape = (self.checkpoint.blocks, self.checkpoint.hidden_size)
-        model = EdgeModel(*shape, 64, self.trunk, seed=0)
+        model = EdgeModel(*shape, 64, self.trunk, seed=0, in_flight=BATCH)
         kind = SharedTrunk if shared else PerDeviceTrunk
         devices = {device.name: device for group in groups.values() for device in group}
         assignment = {edge: [device.name for device in group] for edge, group in groups.items()}

@@ -258,11 +258,14 @@ FIELDS: dict[str, set[str]] = {
         "labelled",
     },
     "LocalPlan": {"round", "edge_round", "local_steps", "seed", "adapters", "token"},
-    "Activations": {"step", "training", "lengths", "packet", "numbers", "token", "marks"},
+    "Activations": {
+        *("step", "training", "lengths", "packet", "numbers", "token", "marks"),
+        *("micro_batch", "more"),
+    },
     # The two-part splits that elsa is compared with disclose labels; no other edge takes these.
     "LabelledActivations": {"step", "training", "lengths", "labels", "packet", "token"},
-    "Resend": {"step", "token"},
-    "Gradients": {"step", "packet", "loss", "token"},
+    "Resend": {"step", "token", "micro_batch"},
+    "Gradients": {"step", "packet", "loss", "token", "micro_batch"},
     "Update": {"round", "edge_round", "adapters", "rows", "samples", "loss", "token"},
     "Score": {"round", "items", "correct", "loss", "texts", "whole", "token"},
     "Accepted": set(),

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from elsa.core.codec import HopCodecs, Packet, frame_of
@@ -23,6 +24,9 @@ from elsa.wire.transport import Direction
 
 CodecsOf = Callable[[], HopCodecs]
 """Makes the codecs of one end, which remember nothing yet."""
+
+Place = tuple[int, int]
+"""Number of a local step, and of a micro-batch of it."""
 
 
 @dataclass
@@ -102,27 +106,50 @@ def _session(recording: Recording, codecs: HopCodecs) -> Session | None:
         reach,
         plan.adapters,
     )
+    steps: dict[Place, Step] = {}
     for way, message in messages:
         match message:
-            case Activations(step=number) if way == "up":
-                step = Step(message.lengths, numbers=message.numbers)
+            case Activations(step=number, micro_batch=part) if way == "up":
+                step = steps[number, part] = Step(message.lengths, numbers=message.numbers)
                 step.chosen = chosen_by(message.marks, sum(message.lengths))
-                session.steps[number:] = [step]
-                step.h1 = _read(codecs, "h1", message.packet, plan.seed, number, step, step.lengths)
-            case Activations(step=number) if number < len(session.steps):
-                step = session.steps[number]
-                step.h2 = _read(
-                    codecs, "h2", message.packet, plan.seed, number, step, message.lengths
-                )
-            case Gradients(step=number) if way == "up" and number < len(session.steps):
-                step = session.steps[number]
+                place, sent = (number, part), message.packet
+                step.h1 = _read(codecs, "h1", sent, plan.seed, place, step, step.lengths)
+            case Activations(step=number, micro_batch=part) if (number, part) in steps:
+                place, sent = (number, part), message.packet
+                step = steps[place]
+                step.h2 = _read(codecs, "h2", sent, plan.seed, place, step, message.lengths)
+            case Gradients(step=number, micro_batch=part) if (
+                way == "up" and (number, part) in steps
+            ):
+                place, sent = (number, part), message.packet
+                step = steps[place]
                 rows = reached_lengths(step.lengths, reach, step.chosen)
-                step.g2 = _read(codecs, "g2", message.packet, plan.seed, number, step, rows)
+                step.g2 = _read(codecs, "g2", sent, plan.seed, place, step, rows)
             case Update():
                 session.update = message.adapters
             case _:
                 pass
+    for number in sorted({number for number, _ in steps}):
+        parts = [steps[place] for place in sorted(steps) if place[0] == number]
+        session.steps.append(parts[0] if len(parts) == 1 else _joined(parts))
     return session
+
+
+def _joined(parts: Sequence[Step]) -> Step:
+    """The step of these micro-batches, as if it had come whole."""
+
+    def row(tensors: list[Tensor | None]) -> Tensor | None:
+        held = [it for it in tensors if it is not None]
+        return torch.cat(held) if len(held) == len(tensors) else None
+
+    return Step(
+        tuple(length for it in parts for length in it.lengths),
+        row([it.h1 for it in parts]),
+        row([it.h2 for it in parts]),
+        row([it.g2 for it in parts]),
+        tuple(number for it in parts for number in it.numbers),
+        row([it.chosen for it in parts]),
+    )
 
 
 def _opening(messages: Iterator[tuple[Direction, Message]]) -> tuple[Ready, LocalPlan] | None:
@@ -137,11 +164,11 @@ def _read(
     hop: str,
     packet: Packet,
     seed: int,
-    number: int,
+    place: Place,
     step: Step,
     lengths: Sequence[int],
 ) -> Tensor | None:
-    frame = frame_of(lengths, seed, number, hop, step.numbers)
+    frame = frame_of(lengths, seed, place[0], hop, step.numbers, place[1])
     try:
         values: Tensor = getattr(codecs, hop).decode(packet, frame)
     except CodecError:  # above all a packet that builds on what was not recorded

@@ -89,7 +89,8 @@ _FLAT: Mapping[str, Any] = {
     "network.edge_cloud.up_mbps": 1e9,
     "network.edge_cloud.down_mbps": 1e9,
 }
-_WHOLE = {"split.layout": "whole"}
+_SERIAL: Mapping[str, Any] = {"train.in_flight": 1}
+_WHOLE: Mapping[str, Any] = {"split.layout": "whole", **_SERIAL}
 _ELSA: Mapping[str, Any] = {
     "split.mode": "fitted",
     "cluster.strategy": "behaviour",
@@ -119,7 +120,7 @@ METHODS: Mapping[str, Method] = {
     "splitlora": Method(
         "SplitLoRA",
         "two parts, one server that holds the head, one set of adapters there, and all labels",
-        {"split.layout": "two-part", "federation.trunk": "shared"},
+        {"split.layout": "two-part", "federation.trunk": "shared", **_SERIAL},
         flat=True,
     ),
     "splitfed-v1": Method(
@@ -128,7 +129,7 @@ METHODS: Mapping[str, Method] = {
     "splitfed-v2": Method(
         "SplitFed v2",
         "three parts, one server, one set of its adapters for the devices in turn",
-        {"federation.trunk": "sequential"},
+        {"federation.trunk": "sequential", **_SERIAL},
         flat=True,
     ),
     "frozen-bottom": Method(
@@ -139,7 +140,7 @@ METHODS: Mapping[str, Method] = {
     "frozen-trunk": Method(
         "frozen-trunk split",
         "three parts at edges; nothing is trained below the second cut, a text is sent once",
-        {"split.freeze": "trunk"},
+        {"split.freeze": "trunk", **_SERIAL},
     ),
     "hierarchical-split": Method(
         "hierarchical split", "ELSA without clustering, trust, codec and fitted splits"

@@ -11,6 +11,7 @@ from elsa.config.aggregation import Aggregate, aggregation_problem
 from elsa.config.attacking import attack_problem
 from elsa.config.clustering import Cluster
 from elsa.config.methods import method_problem
+from elsa.config.overlapping import overlap_problem
 from elsa.config.placement import placement_problem
 from elsa.config.privacy import Audit, Noise, SsOp, noise_problem
 from elsa.config.section import Count, Fraction, Positive, Section
@@ -158,6 +159,8 @@ class Train(Section):
     """Rows whose activations a device holds at once; 0 holds those of the whole batch."""
     recompute: bool = False
     """Whether a device's blocks run again in the backward pass instead of keeping activations."""
+    in_flight: Count = 1
+    """Micro-batches that a step's batch is cut into, all under way at once; 1 sends it whole."""
     learning_rate: Positive = 4e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     optimizer_state: Literal["keep", "reset"] = "keep"
@@ -287,6 +290,7 @@ class Config(Section):
             split_problem,
             noise_problem,
             placement_problem,
+            overlap_problem,
             method_problem,
         ):
             if found := problem(self):

@@ -57,7 +57,12 @@ class Packet:
 
 
 def frame_of(
-    lengths: Sequence[int], seed: int, step: int, hop: str, samples: Sequence[int] = ()
+    lengths: Sequence[int],
+    seed: int,
+    step: int,
+    hop: str,
+    samples: Sequence[int] = (),
+    micro_batch: int = 0,
 ) -> Frame:
     """The frame of a hop of a step; its seed is drawn from the session's, alike at both ends.
 
@@ -67,8 +72,10 @@ def frame_of(
         step: local step.
         hop: "h1", "h2", "g2" or "g1".
         samples: number of each sequence, if they are numbered.
+        micro_batch: of that step.
     """
-    digest = hashlib.blake2b(f"{seed}:{step}:{hop}".encode(), digest_size=8).digest()
+    place = f"{step}.{micro_batch}" if micro_batch else f"{step}"
+    digest = hashlib.blake2b(f"{seed}:{place}:{hop}".encode(), digest_size=8).digest()
     return Frame(lengths, int.from_bytes(digest, "little") >> 1, samples)
 
 

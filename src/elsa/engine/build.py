@@ -223,6 +223,7 @@ def edge_of(
         probing,
         config.split.layout,
         model.end,
+        config.train.in_flight,
     )
     trunks = _TRUNKS[config.federation.trunk](_optimizer(config))
     mean = edge_mean(config.aggregate, config.adapter)
@@ -371,6 +372,7 @@ def _settings(
         micro_batch=config.train.micro_batch,
         keep_bytes=config.split.keep_mb * 10**6,
         recompute=config.train.recompute,
+        in_flight=config.train.in_flight,
     )
 
 

@@ -6,6 +6,7 @@ no simulated time.
 """
 
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -14,6 +15,7 @@ import numpy as np
 from elsa.config.schema import Network
 from elsa.core.cost import ModelShape, Work, passes_of, step_work
 from elsa.core.split import Split
+from elsa.engine.legs import Legs
 from elsa.engine.schedule import Leg, Part
 from elsa.wire.messages import (
     Activations,
@@ -173,6 +175,8 @@ _NAMES: Mapping[type[Message], _Names] = {
     Update: _Names("adapters", "accepted"),
 }
 
+_BACKWARD = "bottom backward"
+
 
 def turns_of(trunk: str, devices: Sequence[str]) -> dict[str, Turns]:
     """How devices of an edge, in their order, wait for each other, by the owner of its trunk."""
@@ -182,8 +186,17 @@ def turns_of(trunk: str, devices: Sequence[str]) -> dict[str, Turns]:
 
 
 @dataclass
+class _Asked:
+    """A request without an answer: its bytes, and whether others were asked besides it."""
+
+    request: Message
+    up: int
+    ahead: bool = False
+
+
+@dataclass
 class Trace:
-    """A device's edge round as legs, written down exchange by exchange.
+    """A device's edge round as legs, written down frame by frame.
 
     Attributes:
         declared: the speed that the plan knows of, by which `pace` judges; None takes `speed`.
@@ -196,10 +209,16 @@ class Trace:
     edge_flops: float
     declared: Speed | None = None
     turns: Turns = FREE
-    legs: list[Leg] = field(default_factory=list)
+    _legs: Legs = field(default_factory=Legs)
+    _waiting: deque[_Asked] = field(default_factory=deque)
     _owed: float = 0.0
     _expected: float = 0.0
-    _work: Work | None = None
+    _works: dict[int, Work] = field(default_factory=dict)
+
+    @property
+    def legs(self) -> list[Leg]:
+        """What was written down."""
+        return self._legs.legs
 
     @property
     def pace(self) -> float:
@@ -220,46 +239,107 @@ class Trace:
         flops = sum(work.device if whole else work.top for work in works)
         seconds = flops / self.speed.flops
         what = f"{len(steps)} local steps"
-        self.legs.append(Leg("free", seconds, parts=(Part("device", what, seconds),)))
-        self._expected += flops / (self.declared or self.speed).flops
+        self._legs.in_turn(Leg("free", seconds, parts=(Part("device", what, seconds),)))
+        self._expected += flops / self._known.flops
 
-    def exchanged(self, request: Message, up: int, down: int) -> None:
-        """Add an exchange that sent `up` bytes and received `down` bytes."""
-        owed, here, lane, after, passes = self._owed, 0.0, 0.0, 0, 0
-        self._owed = 0.0
-        names = _NAMES.get(type(request), _Names(type(request).__name__.lower(), "answer"))
-        if isinstance(request, Activations | LabelledActivations):
-            passed = passes_of(self.shape, [request.lengths])
-            self._work = step_work(self.shape, self.split, passed)
-            here += self._work.bottom
-            lane = self._work.trunk
-            after = self.turns.after(request.step)
-        if isinstance(request, Gradients | LabelledActivations) and self._work is not None:
-            here += self._work.top
-            lane += self._work.trunk_backward
-            passes = self.turns.passes(request.step)
-            self._owed = self._work.bottom_backward
-        flops = owed + here
-        busy = Part("edge", names.edge, lane / self.edge_flops)
-        self.legs += [
+    def asked(self, request: Message, up: int) -> None:
+        """The device sent a request of so many bytes."""
+        self._waiting.append(_Asked(request, up))
+        if len(self._waiting) > 1:
+            for asked in self._waiting:
+                self._ahead(asked)
+
+    def answered(self, request: Message, down: int) -> None:
+        """The earliest request without an answer got one of so many bytes."""
+        asked = self._waiting.popleft()
+        if not asked.ahead:
+            self._exchanged(request, asked.up, down)
+            return
+        names, busy = _names_of(request), self._busy(request)
+        self._legs.receive(busy, names.down, down / self.speed.down, self.speed.latency)
+        owed = self._owed_after(request)
+        if owed:
+            self._legs.compute(_BACKWARD, owed / self.speed.flops)
+        self._expected += back(self._known, down) + owed / self._known.flops
+
+    def _ahead(self, asked: _Asked) -> None:
+        """Write down a request that does not have the device to itself until it is answered."""
+        if asked.ahead:
+            return
+        asked.ahead = True
+        owed, self._owed = self._owed, 0.0
+        here, names = self._here(asked.request), _names_of(asked.request)
+        if owed:
+            self._legs.compute(_BACKWARD, owed / self.speed.flops)
+        if here:
+            self._legs.compute(names.device, here / self.speed.flops)
+        self._legs.send(names.up, asked.up / self.speed.up, self.speed.latency)
+        self._expected += there(self._known, owed + here, asked.up)
+
+    def _exchanged(self, request: Message, up: int, down: int) -> None:
+        """Write down a request with its answer, while the device waited."""
+        owed, here, names = self._owed, self._here(request), _names_of(request)
+        busy, flops = self._busy(request), owed + here
+        self._legs.in_turn(
             Leg(
                 "free",
                 there(self.speed, flops, up),
                 parts=(
-                    Part("device", "bottom backward", owed / self.speed.flops),
+                    Part("device", _BACKWARD, owed / self.speed.flops),
                     Part("device", names.device, here / self.speed.flops),
-                    Part("link", names.up, there(self.speed, 0, up)),
+                    Part("up", names.up, there(self.speed, 0, up)),
                 ),
             ),
-            Leg("edge", busy.seconds, after, passes, (busy,)),
+            busy,
             Leg(
                 "free",
                 back(self.speed, down),
-                parts=(Part("link", names.down, back(self.speed, down)),),
+                parts=(Part("down", names.down, back(self.speed, down)),),
             ),
-        ]
-        known = self.declared or self.speed
-        self._expected += there(known, flops, up) + back(known, down)
+        )
+        self._owed = self._owed_after(request)
+        self._expected += there(self._known, flops, up) + back(self._known, down)
+
+    @property
+    def _known(self) -> Speed:
+        return self.declared or self.speed
+
+    def _here(self, request: Message) -> float:
+        """Operations of the device before it sends this."""
+        part, here = _micro_batch(request), 0.0
+        if isinstance(request, Activations | LabelledActivations):
+            passed = passes_of(self.shape, [request.lengths])
+            self._works[part] = step_work(self.shape, self.split, passed)
+            here += self._works[part].bottom
+        if isinstance(request, Gradients | LabelledActivations) and part in self._works:
+            here += self._works[part].top
+        return here
+
+    def _busy(self, request: Message) -> Leg:
+        """The edge's work on this, and what of it waits for others."""
+        work, lane, after, passes = self._works.get(_micro_batch(request)), 0.0, 0, 0
+        if isinstance(request, Activations | LabelledActivations) and work:
+            lane += work.trunk
+            after = self.turns.after(request.step)
+        if isinstance(request, Gradients | LabelledActivations) and work:
+            lane += work.trunk_backward
+            passes = self.turns.passes(request.step)
+        busy = Part("edge", _names_of(request).edge, lane / self.edge_flops)
+        return Leg("edge", busy.seconds, after, passes, (busy,))
+
+    def _owed_after(self, request: Message) -> float:
+        """Operations of the device once this is answered."""
+        work = self._works.get(_micro_batch(request))
+        ends = isinstance(request, Gradients | LabelledActivations)
+        return work.bottom_backward if ends and work else 0.0
+
+
+def _micro_batch(request: Message) -> int:
+    return request.micro_batch if isinstance(request, Activations | Gradients) else 0
+
+
+def _names_of(request: Message) -> _Names:
+    return _NAMES.get(type(request), _Names(type(request).__name__.lower(), "answer"))
 
 
 def there(speed: Speed, flops: float, size: float) -> float:

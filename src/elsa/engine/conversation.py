@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from elsa.errors import ElsaError, Interrupted
-from elsa.roles.exchange import Exchange
-from elsa.wire.messages import Gradients, LabelledActivations, Message, Ready
+from elsa.roles.exchange import Ahead, Due, Exchange
+from elsa.wire.messages import Accepted, Gradients, LabelledActivations, Message, Ready
 from elsa.wire.transport import Transport
 
 Result = TypeVar("Result")
@@ -36,13 +36,25 @@ class Conversation(Generic[Result]):
         self.error: ElsaError | None = None
 
     def advance(self) -> Message | None:
-        """Take one request to the other side and back; return it, or None if there is none."""
+        """Go on until something was asked or an answer came, or it is over; return what was asked.
+
+        A request, and its answer, where the exchange waits for that; a request sent ahead; or the
+        answer to such a one.
+        """
+        request: Message | None = None
         try:
-            if self._answer is None:
-                request = next(self._exchange)
+            said = (
+                next(self._exchange) if self._answer is None else self._exchange.send(self._answer)
+            )
+            if isinstance(said, Due):
+                self._answer = self._transport.receive()
+            elif isinstance(said, Ahead):
+                request = said.request
+                self._transport.send(request)
+                self._answer = Accepted()
             else:
-                request = self._exchange.send(self._answer)
-            self._answer = self._transport.call(request)
+                request = said
+                self._answer = self._transport.call(request)
         except StopIteration as stop:
             self.over, self.result = True, stop.value
             return None

@@ -187,7 +187,7 @@ class EdgeSide:
             device = self._federation.devices[name]
             trace = self._trace(device, turns[name])
             exchange = device.train(order.round, edge_round)
-            link = self._link(name, Observe(trace.exchanged))
+            link = self._link(name, Observe(trace.asked, trace.answered))
             talks[name] = Conversation(exchange, link, self._losing(name)), trace
         play = one_by_one if self._trunk == "per-device" else in_lockstep
         play([talk for talk, _ in talks.values()], self._watch.tick)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -15,9 +15,10 @@ from elsa.core.cost import Memory, Passes, Work, device_memory, passes_of, step_
 from elsa.core.plan import Option
 from elsa.core.ragged import Reach, marks_of, reached_lengths
 from elsa.core.split import Layout, Split
-from elsa.engine.clock import FREE, Speed, Turns, back, there
+from elsa.engine.clock import FREE, Speed, Turns
 from elsa.engine.codecs import adapters_sent, hop_codecs
 from elsa.engine.directions import Directions
+from elsa.engine.foreseen import Foreseen, Frames, step_seconds
 from elsa.engine.parts import ModelParts, split_of
 from elsa.engine.schedule import Leg
 from elsa.model.adapters import part_names
@@ -40,26 +41,6 @@ from elsa.wire.serde import encode
 
 NOISE = 64
 """Tokens of noise from which the size of a codec is taken whose size depends on what it carries."""
-
-
-@dataclass(frozen=True)
-class Frames:
-    """Bytes of a local step's four frames."""
-
-    h1: float
-    h2: float
-    g2: float
-    g1: float
-
-    @property
-    def up(self) -> float:
-        """From the device."""
-        return self.h1 + self.g2
-
-    @property
-    def down(self) -> float:
-        """To the device."""
-        return self.h2 + self.g1
 
 
 Kind = tuple[Layout, bool, Reach]
@@ -217,43 +198,40 @@ class Prices:
             steps: local steps since the run began; None takes those of the first edge round.
             turns: how it waits for others.
         """
-        config = self._config.federation
+        config, legs = self._config.federation, Foreseen(speed, pace, self._edge_flops)
         start, end = self.orders(split)
-
-        def exchange(
-            flops: float, up: float, lane: float, down: float, after: int = 0, passes: int = 0
-        ) -> list[Leg]:
-            return [
-                Leg("free", pace * there(speed, flops, up)),
-                Leg("edge", lane / self._edge_flops, after, passes),
-                Leg("free", pace * back(speed, down)),
-            ]
-
-        legs, owed = exchange(0.0, start[0], 0.0, start[1]), 0.0
+        legs.exchange(0.0, start[0], 0.0, start[1])
         still = self._still(split)
         for step, number in enumerate(range(config.steps) if steps is None else steps):
             batch = demand.batches[number % len(demand.batches)]
             work = step_work(self.shape, split, passes_of(self.shape, [batch]))
             if still and number >= len(demand.batches):
-                owed += work.top
+                legs.owed += work.top
                 continue
-            frames = self._frames_of(demand, number, self._kind(split))
+            parts = self._parts_of(demand, number, self._kind(split))
+            if len(parts) > 1:
+                works = [
+                    step_work(self.shape, split, passes_of(self.shape, [it])) for it, _ in parts
+                ]
+                legs.in_flight(works, [frames for _, frames in parts])
+                continue
+            ((_, frames),) = parts
             after, passes = turns.after(step), turns.passes(step)
             if still:
-                legs += exchange(owed + work.bottom, frames.h1, work.trunk, frames.h2)
-                owed = work.top
+                legs.exchange(work.bottom, frames.h1, work.trunk, frames.h2)
+                legs.owed = work.top
                 continue
             if split.layout == "whole":
-                owed += work.device
+                legs.owed += work.device
                 continue
             if split.layout == "two-part":
-                here = owed + work.bottom
-                legs += exchange(here, frames.h1, work.edge, frames.g1, after, passes)
+                legs.exchange(work.bottom, frames.h1, work.edge, frames.g1, after, passes)
             else:
-                legs += exchange(owed + work.bottom, frames.h1, work.trunk, frames.h2, after)
-                legs += exchange(work.top, frames.g2, work.trunk_backward, frames.g1, 0, passes)
-            owed = work.bottom_backward
-        return legs + exchange(owed, end[0], 0.0, end[1])
+                legs.exchange(work.bottom, frames.h1, work.trunk, frames.h2, after)
+                legs.exchange(work.top, frames.g2, work.trunk_backward, frames.g1, 0, passes)
+            legs.owed = work.bottom_backward
+        legs.exchange(0.0, end[0], 0.0, end[1])
+        return legs.legs
 
     def option(self, price: Price) -> Option:
         """The price as the planner wants it."""
@@ -294,10 +272,26 @@ class Prices:
         return min(1.0, len(demand.batches) / steps)
 
     def _frames_of(self, demand: Demand, step: int, kind: Kind) -> Frames:
-        """Bytes of the frames of a local step."""
+        """Bytes of the frames of a local step, of all of its micro-batches together."""
+        frames = [it for _, it in self._parts_of(demand, step, kind)]
+        if len(frames) == 1:
+            return frames[0]
+        return Frames(*(sum(each) for each in zip(*map(astuple, frames), strict=True)))
+
+    def _parts_of(
+        self, demand: Demand, step: int, kind: Kind
+    ) -> list[tuple[tuple[int, ...], Frames]]:
+        """The micro-batches of a local step: tokens of each sequence, and bytes of the frames."""
         number = step % len(demand.batches)
+        batch = demand.batches[number]
         wanted = demand.wanted[number] if kind[2] == "some" else ()
-        return self._frames(demand.batches[number], wanted, *kind)
+        rows = -(-len(batch) // self._config.train.in_flight)
+        several = rows < len(batch)
+        return [
+            (part, self._frames(part, wanted[at : at + rows], *kind, several))
+            for at in range(0, len(batch), rows)
+            if (part := batch[at : at + rows])
+        ]
 
     def _step_frames(
         self,
@@ -306,13 +300,15 @@ class Prices:
         layout: Layout,
         frozen: bool,
         reach: Reach,
+        several: bool,
     ) -> Frames:
-        """Bytes of a local step's frames, for a batch of sequences of these lengths.
+        """Bytes of the frames of a local step, or of one of `several` micro-batches, by lengths.
 
         Args:
             lengths: see above.
             wanted: tokens of each at the second cut, where the reach is "some"; else empty.
             layout, frozen, reach: of the split; see `Kind`.
+            several: see above.
         """
         if layout == "whole":
             return Frames(0.0, 0.0, 0.0, 0.0)
@@ -322,11 +318,12 @@ class Prices:
 
         def activations(rows: Sequence[int], codec: Codec, marks: bytes = b"") -> float:
             packet = self._packet(codec, sum(rows))
-            body = Activations(1, True, rows, packet, numbers, marks=marks)
+            part = int(several)
+            body = Activations(1, True, rows, packet, numbers, "", marks, part, several)
             return len(encode(body)) + self._payload(codec, sum(rows))
 
         def gradients(rows: Sequence[int], codec: Codec) -> float:
-            body = Gradients(1, self._packet(codec, sum(rows)))
+            body = Gradients(1, self._packet(codec, sum(rows)), micro_batch=int(several))
             return len(encode(body)) + self._payload(codec, sum(rows))
 
         codecs = self._codecs
@@ -389,13 +386,18 @@ class Prices:
             hops, up, down = 2, asking * frames.h1, asking * frames.h2
         wire = hops * asking * speed.latency + up / speed.up + down / speed.down
         edge_seconds = work.edge / self._edge_flops
+        seconds = pace * (work.device / speed.flops + wire) + edge_seconds
+        in_flight = self._config.train.in_flight
+        if in_flight > 1:
+            foreseen = Foreseen(speed, pace, self._edge_flops)
+            seconds = step_seconds(foreseen, work, frames, in_flight)
         return Price(
             split=split,
             memory=self.memory(demand, split),
             work=work,
             up=up,
             down=down,
-            seconds=pace * (work.device / speed.flops + wire) + edge_seconds,
+            seconds=seconds,
             edge_seconds=edge_seconds,
         )
 

@@ -12,7 +12,7 @@ CLOUD = "cloud"
 def rows_of(federation: Federation) -> dict[str, list[str]]:
     """The rows of a federation, by group."""
     edges = [row for edge in federation.edges for row in (edge, _to_cloud(edge))]
-    devices = [row for device in federation.devices for row in (device, _to_edge(device))]
+    devices = [row for it in federation.devices for row in (it, _up(it), _down(it))]
     return {CLOUD: [CLOUD], "edge servers": edges, "devices": devices}
 
 
@@ -32,17 +32,25 @@ class Timeline:
     def __init__(self, file: TimelineFile) -> None:
         """Draw into a file with the rows of `rows_of`."""
         self._file = file
+        self._until: dict[str, float] = {}
 
     def work(self, edge: str, seen: Seen, until: float) -> None:
-        """A leg of a device of an edge, as far as it lasted before `until`."""
+        """A leg of a device of an edge, as far as it lasted before `until`.
+
+        A frame that follows another before that has arrived is drawn from when it has.
+        """
         start, last = seen.start, len(seen.leg.parts) - 1
         for number, part in enumerate(seen.leg.parts):
             end = seen.end if number == last else start + part.seconds
             row, what = {
                 "device": (seen.device, part.what),
-                "link": (_to_edge(seen.device), part.what),
+                "up": (_up(seen.device), part.what),
+                "down": (_down(seen.device), part.what),
                 "edge": (edge, f"{part.what} {seen.device}"),
             }[part.by]
+            if part.by in ("up", "down"):
+                start = max(start, self._until.get(row, start))
+                self._until[row] = max(start, min(end, until))
             self._file.span(row, what, start, min(end, until))
             start = end
 
@@ -59,8 +67,12 @@ class Timeline:
         self._file.span(CLOUD, f"round {number}", start, end)
 
 
-def _to_edge(device: str) -> str:
-    return f"{device} link"
+def _up(device: str) -> str:
+    return f"{device} link up"
+
+
+def _down(device: str) -> str:
+    return f"{device} link down"
 
 
 def _to_cloud(edge: str) -> str:

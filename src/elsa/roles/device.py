@@ -29,7 +29,6 @@ from elsa.roles.perturb import Disguise, Perturbation, rotations_of
 from elsa.wire.messages import Accepted, LocalPlan, Ready, Score, Update
 
 _PASSES: Mapping[Layout, Callable[[Hops], Passes]] = {
-    "three-part": ThreePart,
     "two-part": Disclosing,
     "whole": Alone,
 }
@@ -84,6 +83,7 @@ class DeviceSettings:
         micro_batch: rows whose activations are held at once; 0 holds those of the whole batch.
         keep_bytes: of hidden states that it keeps at most, where nothing learns below its top.
         recompute: whether blocks keep what they are given, not what comes up in them.
+        in_flight: micro-batches that a local step's batch is cut into, all under way at once.
     """
 
     optimizer: OptimizerSettings
@@ -98,6 +98,7 @@ class DeviceSettings:
     micro_batch: int = 0
     keep_bytes: int = 2**28
     recompute: bool = False
+    in_flight: int = 1
 
 
 @dataclass(frozen=True)
@@ -291,7 +292,10 @@ class Device:
         hops = Hops(self._codecs, plan.seed, self.segments.hidden)
         if self.segments.still:
             return Keeping(hops, self._kept)
-        return _PASSES[self.segments.split.layout](hops)
+        layout = self.segments.split.layout
+        if layout == "three-part":
+            return ThreePart(hops, self._settings.in_flight)
+        return _PASSES[layout](hops)
 
     def _again(self, round_: int, edge_round: int) -> int:
         """How often it was at this place before; what it sends must never share its noise."""

@@ -277,7 +277,7 @@ class Edge:
         return session
 
     def _admit(self, peer: str, request: Ready) -> LocalPlan:
-        current = self._current
+        current, model = self._current, self._model
         if peer not in current.standings or current.standings[peer].lost:
             raise ProtocolError(f"device {peer} does not take part in round {current.order.round}")
         if (request.round, request.edge_round) != (current.order.round, current.edge_round):
@@ -287,7 +287,7 @@ class Edge:
             )
         if peer in current.finished or peer in current.sessions:
             raise ProtocolError(f"device {peer} already takes part in this edge round")
-        split, trunk = self._model.part(peer, request)
+        split, trunk = model.part(peer, request)
         kept = trunk.adapter_names if trunk else ()
         own = adapters_for(peer, request, current.adapters, kept)
         reach, training = reach_of(peer, request), isinstance(current.order, RoundOrder)
@@ -306,16 +306,16 @@ class Edge:
             parameters=parameters,
             training=training,
             shapes={name: value.shape for name, value in own.items()},
-            hops=Hops(self._codecs_of(peer), seed, self._model.hidden),
+            hops=Hops(self._codecs_of(peer), seed, model.hidden),
             frozen=request.frozen,
             reach=reach,
             head=request.head,
-            longest=self._model.max_tokens,
-            dtype=self._model.dtype,
+            longest=model.max_tokens,
+            dtype=model.dtype,
+            in_flight=model.in_flight,
         )
         steps = current.order.local_steps if isinstance(current.order, RoundOrder) else 0
-        sent = wrap(own, self._model.sent)
-        return LocalPlan(request.round, request.edge_round, steps, seed, sent)
+        return LocalPlan(request.round, request.edge_round, steps, seed, wrap(own, model.sent))
 
     def _codecs_of(self, peer: str) -> HopCodecs:
         if peer not in self._codecs:

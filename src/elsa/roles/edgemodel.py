@@ -28,6 +28,8 @@ class EdgeModel:
         probing: opens the public probes, for edge rounds that are watched.
         layout: what devices may ask for; in "two-part" they disclose their labels.
         end: the segment of a two-part split: trunk and head.
+        in_flight: micro-batches of a step that a device may have under way here at once; each holds
+            its activations, so all together about those of one batch.
     """
 
     blocks: int
@@ -40,6 +42,7 @@ class EdgeModel:
     probing: Callable[[], Probing] | None = None
     layout: Layout = "three-part"
     end: Callable[[Split], Top] | None = None
+    in_flight: int = 1
 
     def part(self, peer: str, request: Ready) -> tuple[Split, Trunk | Top | None]:
         """The split that a device asks for, and the edge's segment for it, if it has one.

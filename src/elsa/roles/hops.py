@@ -36,11 +36,12 @@ class Hops:
         step: int,
         numbers: Sequence[int] = (),
         *,
+        micro_batch: int = 0,
         full: bool = False,
     ) -> Packet:
         """Encode [T, D], T the sum of lengths; if full, so that any peer can decode it."""
         codec: Codec = getattr(self.codecs, hop)
-        frame = frame_of(lengths, self.seed, step, hop, numbers)
+        frame = frame_of(lengths, self.seed, step, hop, numbers, micro_batch)
         if full and isinstance(codec, Stateful):
             return codec.encode(values, frame, full=True)
         return codec.encode(values, frame)
@@ -53,6 +54,8 @@ class Hops:
         step: int,
         numbers: Sequence[int] = (),
         dtype: torch.dtype | None = None,
+        *,
+        micro_batch: int = 0,
     ) -> Tensor:
         """Decode a packet that should hold a tensor [T, D] of `dtype`, T the sum of lengths.
 
@@ -67,7 +70,8 @@ class Hops:
                 f"packet of shape {list(packet.shape)} came where {list(expected)} was due"
             )
         codec: Codec = getattr(self.codecs, hop)
-        values = codec.decode(packet, frame_of(lengths, self.seed, step, hop, numbers))
+        frame = frame_of(lengths, self.seed, step, hop, numbers, micro_batch)
+        values = codec.decode(packet, frame)
         if values.dtype not in _USABLE:
             raise CodecError(
                 f"packet of {packet.dtype} came where hidden states or gradients were due; "

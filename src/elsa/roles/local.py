@@ -5,6 +5,9 @@ and the backward pass of each in turn, and the bottom, which must wait for the e
 keeps nothing and runs again before its backward pass (Chen et al. 2016, arXiv 1604.06174). The
 gradients are those of the whole batch, summed in another order; edge and wire see no difference.
 
+A step may also be cut into parts that go over the link one after the other (`parts`): each is a
+step of its own on some of the rows, whose loss and gradients add up to those of the whole.
+
 With recomputing each block keeps only what it is given, and runs again in its backward pass (the
 same source): of use where a single row is long, or where the device holds many blocks. The
 gradients are the same to the bit.
@@ -47,8 +50,11 @@ class LocalStep:
         micro_batch: int = 0,
         *,
         recompute: bool = False,
+        whole: "LocalStep | None" = None,
     ) -> None:
         """Set up; `micro_batch` rows are taken at a time, all if 0.
+
+        A part of a `whole` step takes its weight, and what is kept between passes, from that.
 
         Without a top, which is then at the edge, there is neither `learn` nor `score`.
         """
@@ -62,12 +68,33 @@ class LocalStep:
         self._batches = batch.parts(micro_batch or len(batch.lengths))
         self._recompute = recompute
         self._h1: Tensor | None = None
+        self._items: int = whole._items if whole else predictions(batch.labels)
+        # A part keeps its graph where the whole would: all parts wait for the edge at once.
+        self._keeps: bool = whole._keeps if whole else len(self._batches) == 1
         self.chosen = self._chosen(batch)
 
     def of(self, batch: Batch, disguise: Disguise) -> "LocalStep":
         """Another batch through the same parts with the same adapters."""
         parts = (self._bottom, self._top, self._adapters)
         return LocalStep(*parts, batch, disguise, self._rows, recompute=self._recompute)
+
+    def parts(self, count: int) -> list["LocalStep"]:
+        """The step in at most so many parts, of equally many rows but for the last."""
+        batches = self.batch.parts(-(-len(self.batch.lengths) // count))
+        if len(batches) == 1:
+            return [self]
+        with_it = (self._bottom, self._top, self._adapters)
+        return [
+            LocalStep(
+                *with_it,
+                batch,
+                self.disguise.part(number),
+                self._rows,
+                recompute=self._recompute,
+                whole=self,
+            )
+            for number, batch in enumerate(batches)
+        ]
 
     @property
     def down_lengths(self) -> Sequence[int]:
@@ -81,7 +108,7 @@ class LocalStep:
 
     def up(self) -> Tensor:
         """h1 [T, D], without its graph."""
-        if len(self._batches) == 1:
+        if self._keeps:
             self._h1 = self._below(0)
             return self._h1.detach()
         with torch.no_grad():
@@ -89,14 +116,13 @@ class LocalStep:
 
     def learn(self, h2: Tensor) -> tuple[float, Tensor]:
         """Mean loss at h2 [U, D] and its gradient there; the top's adapters gather theirs."""
-        items = [predictions(batch.labels) for batch in self._batches]
         loss, gradients = 0.0, []
         assert self._top is not None
-        for batch, given, count in zip(self._batches, self._cut(h2), items, strict=True):
+        for batch, given in zip(self._batches, self._cut(h2), strict=True):
             mine = given.detach().requires_grad_()
             with self._running(self._top):
                 part = self._top.learn(*self._above(batch, mine), batch.labels)
-            part = part * (count / max(sum(items), 1))
+            part = part * (predictions(batch.labels) / max(self._items, 1))
             torch.autograd.backward(part)
             loss += float(part.detach())
             gradients.append(torch.zeros_like(mine) if mine.grad is None else mine.grad)

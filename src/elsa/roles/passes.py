@@ -5,6 +5,9 @@ three-part (ELSA, arXiv 2601.13824, split training), four hops:
     h1 = bottom(x)  -> edge    hop 1        h2 = trunk(h1)  <- edge   hop 2
     g2 = dL/dh2     -> edge    hop 3        g1 = dL/dh1     <- edge   hop 4
 
+With several micro-batches in flight each takes these hops by itself, and the device works on one
+while others are on the wire or at the edge.
+
 Where nothing learns below the second cut, a text's h2 is asked for once and kept (`roles.kept`);
 then hops 3 and 4 do not exist, and no gradient leaves the device. two-part: hops 1 and 4, with the
 labels on hop 1. whole: none.
@@ -13,6 +16,7 @@ Shapes: T tokens of a batch without padding, U rows of them that the top uses, D
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -21,7 +25,7 @@ from torch import Tensor
 from elsa.core.ragged import flat_index, marks_of, reached, unpack
 from elsa.core.score import Tally
 from elsa.errors import CacheMiss, ProtocolError
-from elsa.roles.exchange import Exchange, expect
+from elsa.roles.exchange import Exchange, expect, interleaved
 from elsa.roles.hops import Hops
 from elsa.roles.kept import Kept
 from elsa.roles.local import LocalStep
@@ -35,6 +39,23 @@ from elsa.wire.messages import (
     Resend,
     Score,
 )
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A micro-batch of a step; the whole batch where it is the only one."""
+
+    step: int
+    micro_batch: int = 0
+    more: bool = False
+
+    def check(self, reply: Activations | Gradients) -> None:
+        """Raise ProtocolError if an answer is to another."""
+        if (reply.step, reply.micro_batch) != (self.step, self.micro_batch):
+            raise ProtocolError(
+                f"answer to step {reply.step}, micro-batch {reply.micro_batch} came where step "
+                f"{self.step}, micro-batch {self.micro_batch} was due"
+            )
 
 
 class Passes(Protocol):
@@ -59,51 +80,89 @@ class ThreePart:
 
     alone = False
 
-    def __init__(self, hops: Hops) -> None:
+    def __init__(self, hops: Hops, in_flight: int = 1) -> None:
+        """Set up; a batch goes in at most `in_flight` micro-batches, all under way at once."""
         self._hops = hops
+        self._in_flight = in_flight
 
     def step(self, step: int, local: LocalStep) -> Exchange[float]:
-        """Four hops; without hop 4 where nothing learns below the first cut."""
-        batch, numbers = local.batch, self._numbers(local)
-        h2 = yield from self._pass_trunk(step, local, local.up(), numbers, training=True)
-        loss, slope = local.learn(h2)
-        shown = local.disguise.slope(slope, local.down_lengths)
-        g2 = self._hops.seal("g2", shown, local.down_lengths, step, numbers)
-        reply = yield Gradients(step, g2)
-        if local.learns_below:
-            back = expect(Gradients, reply)
-            _check_step(back, step)
-            local.down(self._hops.unseal("g1", back.packet, batch.lengths, step, numbers))
-        else:
-            expect(Accepted, reply)
-        return loss
+        """Four hops a micro-batch; without hop 4 where nothing learns below the first cut.
+
+        Forward passes of the bottom come first, then the top's passes, then backward passes of the
+        bottom, each of micro-batches in their order (GPipe, Huang et al. 2019, arXiv 1811.06965):
+        so gradients are summed in that order too, whatever the link does.
+        """
+        parts = local.parts(self._in_flight)
+        last = len(parts) - 1
+        passes = [
+            self._through(_Place(step, number, number < last), part)
+            for number, part in enumerate(parts)
+        ]
+        return sum((yield from interleaved(passes)))
 
     def score(self, step: int, local: LocalStep) -> Exchange[Tally]:
         """Hops 1 and 2."""
         with torch.no_grad():
             h1 = local.up()
-        h2 = yield from self._pass_trunk(step, local, h1, (), training=False)
+        h2 = yield from self._pass_trunk(_Place(step), local, h1, (), training=False)
         return local.score(h2)
+
+    def _through(self, place: _Place, local: LocalStep) -> Exchange[float]:
+        """The hops of a micro-batch, or of a whole batch: its part of the mean loss."""
+        batch, numbers = local.batch, self._numbers(local)
+        at, part = (place.step, numbers), place.micro_batch
+        h2 = yield from self._pass_trunk(place, local, local.up(), numbers, training=True)
+        loss, slope = local.learn(h2)
+        down = local.down_lengths
+        shown = local.disguise.slope(slope, down)
+        g2 = self._hops.seal("g2", shown, down, *at, micro_batch=part)
+        reply = yield Gradients(place.step, g2, micro_batch=part)
+        if local.learns_below:
+            back = expect(Gradients, reply)
+            place.check(back)
+            g1 = self._hops.unseal("g1", back.packet, batch.lengths, *at, micro_batch=part)
+            local.down(g1)
+        else:
+            expect(Accepted, reply)
+        return loss
 
     def _numbers(self, local: LocalStep) -> Sequence[int]:
         """Number of each row, for codecs that remember; if none does, the edge need not know."""
         return local.batch.rows if self._hops.codecs.remembering else ()
 
     def _pass_trunk(
-        self, step: int, local: LocalStep, h1: Tensor, numbers: Sequence[int], *, training: bool
+        self,
+        place: _Place,
+        local: LocalStep,
+        h1: Tensor,
+        numbers: Sequence[int],
+        *,
+        training: bool,
     ) -> Exchange[Tensor]:
-        hops, lengths = self._hops, local.batch.lengths
-        packet, marks = hops.seal("h1", h1, lengths, step, numbers), marks_of(local.chosen)
-        reply = yield Activations(step, training, lengths, packet, numbers, marks=marks)
+        hops, lengths, down = self._hops, local.batch.lengths, local.down_lengths
+        at, part = (place.step, numbers), place.micro_batch
+
+        def asked(*, full: bool) -> Activations:
+            return Activations(
+                place.step,
+                training,
+                lengths,
+                hops.seal("h1", h1, lengths, *at, micro_batch=part, full=full),
+                numbers,
+                marks=marks_of(local.chosen),
+                micro_batch=part,
+                more=place.more,
+            )
+
+        reply = yield asked(full=False)
         if isinstance(reply, Resend):
-            packet = hops.seal("h1", h1, lengths, step, numbers, full=True)
-            reply = yield Activations(step, training, lengths, packet, numbers, marks=marks)
-        answer, down = _answer_to(step, reply), local.down_lengths
+            reply = yield asked(full=True)
+        answer = _answer_to(place, reply)
         try:
-            return hops.unseal("h2", answer.packet, down, step, numbers)
+            return hops.unseal("h2", answer.packet, down, *at, micro_batch=part)
         except CacheMiss:
-            answer = _answer_to(step, (yield Resend(step)))
-            return hops.unseal("h2", answer.packet, down, step, numbers)
+            answer = _answer_to(place, (yield Resend(place.step, micro_batch=part)))
+            return hops.unseal("h2", answer.packet, down, *at, micro_batch=part)
 
 
 class Keeping(ThreePart):
@@ -123,9 +182,9 @@ class Keeping(ThreePart):
             some = local.of(local.batch.take(places), local.disguise)
             with torch.no_grad():
                 h1 = some.up()
-            numbers, turn = self._numbers(some), self._turn
+            numbers, place = self._numbers(some), _Place(self._turn)
             self._turn += 1
-            h2 = yield from self._pass_trunk(turn, some, h1, numbers, training=True)
+            h2 = yield from self._pass_trunk(place, some, h1, numbers, training=True)
             read = local.disguise.read(h2)
             fresh = self._kept.put(some.batch.rows, some.down_lengths, read)
         h2 = self._kept.take(local.batch.rows, fresh)
@@ -144,7 +203,7 @@ class Disclosing:
     def step(self, step: int, local: LocalStep) -> Exchange[float]:
         """Hop 1 with the labels, and hop 4."""
         back = expect(Gradients, (yield self._told(step, local, training=True)))
-        _check_step(back, step)
+        _Place(step).check(back)
         local.down(self._hops.unseal("g1", back.packet, local.batch.lengths, step))
         return back.loss
 
@@ -195,12 +254,7 @@ def _above(h1: Tensor, local: LocalStep) -> Tensor:
     return reached(padded, lengths, local.reach, local.chosen)
 
 
-def _answer_to(step: int, reply: Message) -> Activations:
+def _answer_to(place: _Place, reply: Message) -> Activations:
     answer = expect(Activations, reply)
-    _check_step(answer, step)
+    place.check(answer)
     return answer
-
-
-def _check_step(reply: Activations | Gradients, step: int) -> None:
-    if reply.step != step:
-        raise ProtocolError(f"answer to step {reply.step} came where step {step} was due")

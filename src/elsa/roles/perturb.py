@@ -6,7 +6,7 @@ off.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -113,6 +113,12 @@ class Disguise:
             drawn = self.secret.derive(part).normal(states.shape).to(states.device, torch.float32)
             states = self.noise.rows(states, drawn)
         return states
+
+    def part(self, number: int) -> "Disguise":
+        """What is done to a micro-batch that goes over the link by itself; its noise is its own."""
+        if self.secret is None:
+            return self
+        return replace(self, secret=self.secret.derive("micro-batch", number))
 
     def read(self, states: Tensor) -> Tensor:
         """What the edge sent [R, D], for the top; differentiable."""

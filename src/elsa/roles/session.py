@@ -4,7 +4,7 @@ Shapes: T tokens of a batch without padding, D hidden size.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast, get_args
 
 import torch
@@ -25,6 +25,7 @@ from elsa.errors import AdapterError, CacheMiss, CodecError, ProtocolError
 from elsa.model.adapters import head_of
 from elsa.model.segments import Top, Trunk
 from elsa.roles.hops import Hops
+from elsa.roles.microbatches import MicroBatches
 from elsa.wire.messages import (
     Accepted,
     Activations,
@@ -71,6 +72,7 @@ class Session:
         longest: tokens of the longest sequence.
         dtype: in which both ends compute.
         step: local step that is due.
+        in_flight: micro-batches of a step that it may have under way at once.
     """
 
     peer: str
@@ -86,7 +88,11 @@ class Session:
     longest: int
     dtype: torch.dtype
     step: int = 0
-    _pending: _Pending | None = None
+    in_flight: int = 1
+    _pending: dict[int, _Pending] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._parts = MicroBatches(self.in_flight if self.training and not self.still else 1)
 
     @property
     def still(self) -> bool:
@@ -95,9 +101,9 @@ class Session:
         return self.frozen and isinstance(trunk, Trunk) and not trunk.adapter_names
 
     @property
-    def waiting(self) -> bool:
-        """Whether a forward pass waits for its backward pass."""
-        return self._pending is not None and not self.still
+    def waiting(self) -> int:
+        """Forward passes that wait for their backward passes."""
+        return 0 if self.still else len(self._pending)
 
     @property
     def steps_here(self) -> bool:
@@ -112,12 +118,15 @@ class Session:
                 f"device {self.peer}: {type(request).__name__} in a {self.split.layout} split"
             )
         due = request.training == self.training and request.step == self.step
-        if not due or (self._pending is not None and not self.still):
+        several = isinstance(request, Activations) and self._parts.most > 1
+        if not due or (self._pending and not self.still and not several):
             raise ProtocolError(
                 f"device {self.peer}: activations of step {request.step} "
                 f"({_phase(request.training)}) out of turn; "
                 f"step {self.step} ({_phase(self.training)}) is due"
             )
+        if isinstance(request, Activations):
+            self._parts.check(self.peer, request)
 
     def check_lengths(self, lengths: Sequence[int]) -> None:
         """Raise ProtocolError if sequences of these lengths are not allowed."""
@@ -128,7 +137,7 @@ class Session:
 
     def forward(self, request: Activations) -> Activations | Resend:
         """h1 through the trunk; Resend if it builds on what is not held here."""
-        lengths, numbers = request.lengths, request.numbers
+        lengths, numbers, part = request.lengths, request.numbers, request.micro_batch
         self.check_lengths(lengths)
         if bool(request.marks) != (self.reach == "some"):
             raise ProtocolError(
@@ -138,9 +147,11 @@ class Session:
         chosen = chosen_by(request.marks, sum(lengths))
         assert isinstance(self.trunk, Trunk)
         try:
-            h1 = self.hops.unseal("h1", request.packet, lengths, request.step, numbers, self.dtype)
+            h1 = self.hops.unseal(
+                "h1", request.packet, lengths, request.step, numbers, self.dtype, micro_batch=part
+            )
         except CacheMiss:
-            return Resend(request.step)
+            return Resend(request.step, micro_batch=part)
         width, rows = max(lengths), len(lengths)
         index, mask = flat_index(lengths, width), mask_of(lengths, width)
         self.trunk.bind(self.parameters)
@@ -150,38 +161,53 @@ class Session:
             out = self.trunk(unpack(h1, index, rows, width), mask)
             h2 = reached(out, lengths, self.reach, chosen)
         if self.training:
-            self._pending = _Pending(request.step, h1, h2, lengths, down, numbers)
+            if self.still:
+                self._pending.clear()
+            else:
+                self._parts.take(request)
+            self._pending[part] = _Pending(request.step, h1, h2, lengths, down, numbers)
         if not self.training or self.still:
             self.step += 1
-        packet = self.hops.seal("h2", h2.detach(), down, request.step, numbers)
-        return Activations(request.step, request.training, down, packet, numbers)
+        packet = self.hops.seal("h2", h2.detach(), down, request.step, numbers, micro_batch=part)
+        return Activations(request.step, request.training, down, packet, numbers, micro_batch=part)
 
     def send_again(self, request: Resend) -> Activations:
-        """The last h2, in full."""
-        pending, step = self._pending, request.step
+        """The last h2 of a micro-batch, in full."""
+        part, step = request.micro_batch, request.step
+        pending = self._pending.get(part)
         if pending is None or step != pending.step:
             raise ProtocolError(f"device {self.peer}: nothing of step {request.step} to send again")
-        down, numbers = pending.down, pending.numbers
-        packet = self.hops.seal("h2", pending.h2.detach(), down, step, numbers, full=True)
-        return Activations(step, self.training, down, packet, numbers)
+        down, numbers, h2 = pending.down, pending.numbers, pending.h2.detach()
+        packet = self.hops.seal("h2", h2, down, step, numbers, micro_batch=part, full=True)
+        return Activations(step, self.training, down, packet, numbers, micro_batch=part)
 
     def backward(self, request: Gradients, gather: Gather) -> Gradients | Accepted:
         """g2 back through the trunk; its adapters' gradients go to `gather`, g1 to the device."""
-        pending = self._pending
+        part = request.micro_batch
+        pending = self._pending.get(part)
         if pending is None or request.step != self.step or self.still:
             raise ProtocolError(f"device {self.peer}: gradients of step {request.step} out of turn")
         step, numbers = request.step, pending.numbers
-        g2 = self.hops.unseal("g2", request.packet, pending.down, step, numbers, pending.h2.dtype)
+        g2 = self.hops.unseal(
+            "g2",
+            request.packet,
+            pending.down,
+            step,
+            numbers,
+            pending.h2.dtype,
+            micro_batch=part,
+        )
         assert isinstance(self.trunk, Trunk)
         names = self.trunk.adapter_names
         parameters = [self.parameters[name] for name in names]
         wanted = parameters if self.frozen else [*parameters, pending.h1]
         found = torch.autograd.grad(pending.h2, wanted, g2, allow_unused=True)
+        del self._pending[part]
         self.finish(names, found[: len(parameters)], len(pending.lengths), gather)
         if self.frozen:
             return Accepted()
-        packet = self.hops.seal("g1", found[-1], pending.lengths, step, numbers)
-        return Gradients(step, packet)
+        packet = self.hops.seal("g1", found[-1], pending.lengths, step, numbers, micro_batch=part)
+        return Gradients(step, packet, micro_batch=part)
 
     def finish(
         self,
@@ -190,7 +216,7 @@ class Session:
         rows: int,
         gather: Gather,
     ) -> None:
-        """End a local step: these adapters' gradients, of so many rows, go to `gather`.
+        """Take these adapters' gradients, of so many rows; after a step's last they go to `gather`.
 
         Raises:
             CodecError: they overflow; nothing is gathered then.
@@ -201,9 +227,13 @@ class Session:
                 f"device {self.peer}: its gradients overflow in the trunk; its training has "
                 "diverged"
             )
-        self._pending = None
+        parts = self._parts
+        parts.add(dict(zip(names, gradients, strict=True)), rows)
+        if self._pending or not parts.whole:
+            return
+        self._parts = MicroBatches(parts.most)
         self.step += 1
-        gather(dict(zip(names, gradients, strict=True)), rows)
+        gather(parts.gradients, parts.rows)
 
     def check_update(self, request: Update) -> None:
         """Raise AdapterError if an update is not of the adapters that the device was given.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from elsa.wire.transport import Caller, Handler, Layer, Link, serve
+from elsa.wire.transport import Caller, Handler, Layer, Link, at_once, serve
 
 
 class InProcess(Caller):
@@ -18,4 +18,5 @@ class InProcess(Caller):
         layers: Sequence[Layer] = (),
         refused: Callable[[str, str], None] | None = None,
     ) -> None:
-        super().__init__(lambda data: serve(handler, link.caller, data, refused), link, layers)
+        exchange = at_once(lambda data: serve(handler, link.caller, data, refused))
+        super().__init__(*exchange, link, layers)

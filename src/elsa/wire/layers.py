@@ -11,24 +11,26 @@ Effect = Callable[[bytes], bytes]
 """What a fault does to a frame; or it raises WireError."""
 
 
-class Observe:
-    """A layer that tells `see` of every exchange of one link: the virtual clock hangs here.
+Seen = Callable[[Message, int], None]
+"""Is told of a request, or of the answer to it, and of the bytes that moved."""
 
-    `see(request, up, down)` gets the request and the bytes that moved in each direction, once
-    the answer is there.
+
+class Observe:
+    """A layer that tells of every frame of one link: the virtual clock hangs here.
+
+    `asked(request, bytes)` is told of a request when it is sent, `answered(request, bytes)` of its
+    answer when that is there.
     """
 
-    def __init__(self, see: Callable[[Message, int, int], None]) -> None:
-        self._see = see
-        self._request: Passage | None = None
+    def __init__(self, asked: Seen, answered: Seen) -> None:
+        self._asked = asked
+        self._answered = answered
 
     def __call__(self, passage: Passage) -> bytes:
-        """Remember a request, tell of it at its answer; both pass unchanged."""
-        if passage.direction == passage.link.direction(request=True):
-            self._request = passage
-        elif self._request is not None:
-            sizes = {which.direction: len(which.data) for which in (self._request, passage)}
-            self._see(self._request.message, sizes["up"], sizes["down"])
+        """Tell of the frame; it passes unchanged."""
+        asked = passage.direction == passage.link.direction(request=True)
+        request = passage.message if passage.request is None else passage.request
+        (self._asked if asked else self._answered)(request, len(passage.data))
         return passage.data
 
 

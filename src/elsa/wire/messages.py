@@ -17,6 +17,9 @@ Between a device and its edge server the device always asks and the edge answers
     Update             ->                           adapters of bottom and top, after L steps
                        <-          Accepted
 
+A step whose batch goes in several micro-batches has hops 1 to 4 for each of them, and a device may
+ask for the next before it has an answer; answers come in the order of the requests.
+
 Between the cloud and an edge server, once a global round:
 
     cloud                          edge server
@@ -163,6 +166,8 @@ class Activations:
         token: of the edge round; empty in an answer.
         marks: of each token whether the device wants it back, a bit each, at least one of each
             sequence; where it asked for "some" tokens, else empty, as in an answer.
+        micro_batch: of that step, from 0; an answer carries the one it answers.
+        more: whether another micro-batch of that step follows.
     """
 
     step: int
@@ -172,6 +177,8 @@ class Activations:
     numbers: Sequence[int] = ()
     token: str = ""
     marks: bytes = b""
+    micro_batch: int = 0
+    more: bool = False
 
 
 @dataclass(frozen=True)
@@ -210,6 +217,7 @@ class Resend:
 
     step: int
     token: str = ""
+    micro_batch: int = 0
 
 
 @dataclass(frozen=True)
@@ -221,12 +229,15 @@ class Gradients:
         packet: encoded gradients, of the shape of the activations at that cut.
         loss: mean loss of the batch, where the edge takes it; else 0.
         token: of the edge round; empty in an answer.
+        micro_batch: of that step.
+        micro_batch: of that step.
     """
 
     step: int
     packet: Packet
     loss: float = 0.0
     token: str = ""
+    micro_batch: int = 0
 
 
 @dataclass(frozen=True)

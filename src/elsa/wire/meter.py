@@ -79,7 +79,7 @@ class Meter:
     def __init__(self) -> None:
         self.phase: Phase = "train"
         self._flows: dict[Flow, Traffic] = {}
-        self._batches: dict[Link, tuple[int, int]] = {}
+        self._batches: dict[tuple[Link, int], tuple[int, int]] = {}
         self._lock = threading.Lock()
 
     def __call__(self, passage: Passage) -> bytes:
@@ -128,15 +128,16 @@ class Meter:
             self._flows = flows
 
     def _padded(self, passage: Passage) -> int:
+        part: int = getattr(passage.message, "micro_batch", 0)
         match passage.message:
             case (
                 Activations(lengths=lengths, packet=packet)
                 | LabelledActivations(lengths=lengths, packet=packet)
             ) if passage.direction == "up":
-                self._batches[passage.link] = (len(lengths), max(lengths))
+                self._batches[passage.link, part] = (len(lengths), max(lengths))
                 values = len(lengths) * max(lengths) * packet.shape[1]
             case Activations(packet=packet) | Gradients(packet=packet):  # all of that step's tokens
-                rows, width = self._batches.get(passage.link, (1, packet.shape[0]))
+                rows, width = self._batches.get((passage.link, part), (1, packet.shape[0]))
                 values = rows * width * packet.shape[1]
             case LocalPlan() | Update() | RoundOrder() | EdgeUpdate() | EvaluationOrder() as held:
                 values = sum(math.prod(tensor.shape) for tensor in held.adapters.values())

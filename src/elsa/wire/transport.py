@@ -1,15 +1,17 @@
 """One verb: ask a peer and get its answer; and the one place where layers see what passes.
 
     caller                                                        server
-    call -> encode -> layers -> exchange ~~~~ bytes ~~~~> serve -> handler
-    call <- decode <- layers <- exchange <~~~ bytes ~~~~~ serve <-
+    send    -> encode -> layers -> say  ~~~~ bytes ~~~~> serve -> handler
+    receive <- decode <- layers <- hear <~~~ bytes ~~~~~ serve <-
 
-A transport is a `Caller` with its own `exchange`: in process a function call, over a network a
-stream. A server of any transport answers through `serve`, which turns errors into refusals;
-`Caller` turns refusals back into the same errors.
+To `call` is to send and to receive; who sends ahead receives the answers in the order of the
+requests. A transport is a `Caller` with its own `say` and `hear`: in process a function call, over
+a network a stream. A server of any transport answers through `serve`, which turns errors into
+refusals; `Caller` turns refusals back into the same errors.
 """
 
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -27,8 +29,12 @@ Direction = Literal["up", "down"]
 Handler = Callable[[str, Message], Message]
 """A server: from the caller's name and its request to the answer."""
 
-Exchange = Callable[[bytes], bytes]
-"""Carries a request's frame to the server and brings back the frame of the answer."""
+Say = Callable[[bytes], None]
+"""Brings a request's frame on its way to the server."""
+
+Hear = Callable[[], bytes]
+"""Waits for the frame that answers the earliest request without an answer. Where it fails, no
+request has an answer to come."""
 
 _log = logging.getLogger(__name__)
 _RAISABLE: dict[str, type[ElsaError]] = {
@@ -71,12 +77,14 @@ class Passage:
         direction: up or down.
         message: what its sender meant.
         data: its bytes.
+        request: what was asked: the message itself, or the one that it answers.
     """
 
     link: Link
     direction: Direction
     message: Message
     data: bytes
+    request: Message | None = None
 
 
 Layer = Callable[[Passage], bytes]
@@ -88,7 +96,7 @@ class Transport(Protocol):
     """A link as its caller sees it."""
 
     def call(self, request: Message) -> Message:
-        """Ask, and wait for the answer.
+        """Ask, and wait for the answer; answers to what was sent ahead are dropped.
 
         Raises:
             FrameError: the request may not be sent, or the answer is no frame.
@@ -96,34 +104,68 @@ class Transport(Protocol):
         """
         ...
 
+    def send(self, request: Message) -> None:
+        """Ask ahead, and do not wait; raises FrameError as `call`."""
+        ...
+
+    def receive(self) -> Message:
+        """The answer to the earliest request sent ahead that has none yet; raises as `call`."""
+        ...
+
 
 class Caller:
-    """The caller's end of a link: `exchange` behind layers, the first nearest to the caller."""
+    """The caller's end: `say` and `hear` behind layers, the first nearest to the caller."""
 
-    def __init__(self, exchange: Exchange, link: Link, layers: Sequence[Layer] = ()) -> None:
-        self._exchange = exchange
+    def __init__(self, say: Say, hear: Hear, link: Link, layers: Sequence[Layer] = ()) -> None:
+        self._say = say
+        self._hear = hear
         self._link = link
         self._layers = tuple(layers)
+        self._asked: deque[Message] = deque()
 
     def call(self, request: Message) -> Message:
         """Ask, and wait for the answer; see `Transport`."""
-        sent = encode(request)
-        answer = self._exchange(self._pass(self._layers, True, request, sent))
-        reply = decode(answer)
-        received = self._pass(self._layers[::-1], False, reply, answer)
-        if received is not answer:
-            reply = decode(received)
+        while self._asked:  # of work that was given up
+            self._answer()
+        self.send(request)
+        return self.receive()
+
+    def send(self, request: Message) -> None:
+        """Ask ahead; see `Transport`."""
+        self._say(self._pass(self._layers, request, request, encode(request)))
+        self._asked.append(request)
+
+    def receive(self) -> Message:
+        """An answer; see `Transport`."""
+        reply = self._answer()
         if isinstance(reply, Refusal):
             raise error_of(reply)
         return reply
 
+    def _answer(self) -> Message:
+        try:
+            answer = self._hear()
+        except BaseException:
+            self._asked.clear()
+            raise
+        request = self._asked.popleft()
+        reply = decode(answer)
+        received = self._pass(self._layers[::-1], request, reply, answer)
+        return reply if received is answer else decode(received)
+
     def _pass(
-        self, layers: Sequence[Layer], is_request: bool, message: Message, data: bytes
+        self, layers: Sequence[Layer], request: Message, message: Message, data: bytes
     ) -> bytes:
-        direction = self._link.direction(request=is_request)
+        direction = self._link.direction(request=message is request)
         for layer in layers:
-            data = layer(Passage(self._link, direction, message, data))
+            data = layer(Passage(self._link, direction, message, data, request))
         return data
+
+
+def at_once(exchange: Callable[[bytes], bytes]) -> tuple[Say, Hear]:
+    """Of a link that answers every request before the next can be sent."""
+    answers: deque[bytes] = deque()
+    return lambda data: answers.append(exchange(data)), answers.popleft
 
 
 def serve(

@@ -80,6 +80,19 @@ def test_what_does_not_go_with_a_frozen_trunk_is_refused(override: str, message:
     assert message in refused(None, "split.freeze=trunk", override)
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.batch_size=3", "cuts a batch of train.batch_size = 3 rows"),
+        ("split.layout=whole", "overlaps the hops of three parts"),
+        ("split.freeze=trunk", "a text is sent once"),
+        ("federation.trunk=shared", "allowed: 1, or 'per-device'"),
+    ],
+)
+def test_what_does_not_go_with_several_in_flight_is_refused(override: str, message: str) -> None:
+    assert message in refused(None, "train.in_flight=4", override)
+
+
 def test_nothing_means_the_quick_start() -> None:
     assert load_config() == load_config("quickstart") == Config()
 

@@ -21,7 +21,7 @@ from elsa.engine.clock import (
     drifted,
     turns_of,
 )
-from elsa.engine.schedule import Leg, finish_times
+from elsa.engine.schedule import Leg, Schedule, finish_times
 from elsa.wire.messages import (
     Activations,
     Gradients,
@@ -52,9 +52,14 @@ def requests(steps: int) -> list[Message]:
     return [Ready(0, 0, 1, 1), *middle, Update(0, 0, {}, 1, 1, 0.0)]
 
 
+def exchanged(it: Trace, request: Message, up: int = 300, down: int = 100) -> None:
+    it.asked(request, up)
+    it.answered(request, down)
+
+
 def run(it: Trace, steps: int, up: int = 300, down: int = 100) -> Trace:
     for request in requests(steps):
-        it.exchanged(request, up, down)
+        exchanged(it, request, up, down)
     return it
 
 
@@ -91,7 +96,7 @@ def test_one_step_of_two_parts_by_hand() -> None:
     """One exchange: the edge does three blocks both ways, and the head."""
     it = Trace(SHAPE, Split.of(4, 1, 0, "two-part"), SPEED, edge_flops=20.0)
     for request in (LabelledActivations(0, True, (2,), (1,), PACKET), requests(0)[-1]):
-        it.exchanged(request, 300, 100)
+        exchanged(it, request)
     lane = (3 * (36 + 52) + 2 * 6) / 20
     expected = [36 / 10 + 3.5, lane, 1.0, 52 / 10 + 3.5, 0.0, 1.0]
     assert [leg.seconds for leg in it.legs] == pytest.approx(expected)
@@ -100,7 +105,7 @@ def test_one_step_of_two_parts_by_hand() -> None:
 def test_a_device_with_the_whole_model_does_all_of_a_step() -> None:
     it = Trace(SHAPE, Split.of(4, 1, 0, "whole"), SPEED, edge_flops=20.0)
     for request in requests(0):
-        it.exchanged(request, 300, 100)
+        exchanged(it, request)
     it.worked([(2,), (2,)])
     step = (4 * (36 + 52) + 2 * 6) / 10
     assert [leg.seconds for leg in it.legs][-1] == pytest.approx(2 * step)
@@ -181,6 +186,75 @@ def test_trace_bars_the_next_step_only_in_lockstep() -> None:
     marks = [mark for mark in marks if mark != (0, 0)]
     assert marks == [(0, 1), (1, 0), (0, 2)]
     assert {(leg.after, leg.passes) for leg in run(trace(), 2).legs} == {(0, 0)}
+
+
+def micro_batched(it: Trace, parts: int, steps: int = 1, up: int = 300, down: int = 100) -> Trace:
+    """Edge rounds of steps whose micro-batches are all asked ahead."""
+    exchanged(it, Ready(0, 0, 1, 1), up, down)
+    for step in range(steps):
+        last = parts - 1
+        h1 = [
+            Activations(step, True, (2,), PACKET, micro_batch=number, more=number < last)
+            for number in range(parts)
+        ]
+        g2 = [Gradients(step, PACKET, micro_batch=number) for number in range(parts)]
+        for request in h1:
+            it.asked(request, up)
+        for hidden, gradient in zip(h1, g2, strict=True):
+            it.answered(hidden, down)
+            it.asked(gradient, up)
+        for gradient in g2:
+            it.answered(gradient, down)
+    exchanged(it, Update(0, 0, {}, 1, 1, 0.0), up, down)
+    return it
+
+
+def test_two_micro_batches_by_hand() -> None:
+    """Bottom 3.6 and 5.2 s, top 10, trunk 3.6 and 5.2; frames 3 s up, 0.5 down, 0.5 under way."""
+    it = micro_batched(trace(), 2)
+    spans: dict[str, list[tuple[str, float, float]]] = {}
+    schedule = Schedule(
+        lambda _, leg, start, end: spans.setdefault(leg.parts[-1].by, []).append(
+            (leg.parts[-1].what, round(start, 9), round(end, 9))
+        )
+    )
+    schedule.begin("d", it.legs)
+    done = schedule.done()
+    # Ready takes 3.5 s there and 1 s back.
+    assert spans["device"] == [
+        ("bottom forward", 4.5, 8.1),
+        ("bottom forward", 8.1, 11.7),
+        ("top", 16.2, 26.2),  # h1 sent by 11.1, there at 11.6, at the edge until 15.2, 1 s back
+        ("top", 26.2, 36.2),  # h2 has been there since 19.8
+        ("bottom backward", 36.2, 41.4),  # g1 since 35.9
+        ("bottom backward", 45.9, 51.1),
+    ]
+    # g2 is sent from 36.2 on, there at 39.7, at the edge until 44.9, and back at 45.9.
+    assert [it for it in spans["edge"] if it[0].startswith("trunk")] == [
+        ("trunk forward", 11.6, 15.2),
+        ("trunk forward", 15.2, 18.8),
+        ("trunk backward", 29.7, 34.9),
+        ("trunk backward", 39.7, 44.9),
+    ]
+    assert done is not None
+    assert done.end == pytest.approx(51.1 + 3.5 + 1.0)
+    assert it.pace == pytest.approx(1.0)
+
+
+@given(st.integers(1, 5), st.integers(1, 3), st.integers(0, 4000), st.integers(0, 4000))
+def test_what_is_in_flight_takes_no_longer_than_in_turn_and_no_less_than_the_busiest(
+    parts: int, steps: int, up: int, down: int
+) -> None:
+    it = micro_batched(trace(), parts, steps, up, down)
+    (end,) = finish_times([it.legs])
+    in_turn = sum(leg.seconds for leg in it.legs)
+    parts_of = [part for leg in it.legs for part in leg.parts]
+    busy = [sum(it.seconds for it in parts_of if it.by == by) for by in ("device", "edge")]
+    frames = 2 + 2 * parts * steps
+    assert max(*busy, frames * up / 100, frames * down / 200) - 1e-9 <= end <= in_turn + 1e-9
+    if parts > 1:
+        assert end < in_turn
+    assert it.pace == pytest.approx(1.0)
 
 
 SECONDS = st.integers(0, 20).map(float)

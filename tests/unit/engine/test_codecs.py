@@ -191,14 +191,15 @@ def test_people_are_told_before_codecs_are_compiled(
     assert [line.partition(" for")[0] for line in lines] == [*said, *["made"] * light]
 
 
-def test_frames_differ_by_session_step_and_hop() -> None:
+def test_frames_differ_by_session_step_hop_and_micro_batch() -> None:
     seeds = {
-        frame_of(LENGTHS, seed, step, hop).seed
+        frame_of(LENGTHS, seed, step, hop, (), part).seed
         for seed in (0, 1)
         for step in (0, 1)
         for hop in HOPS
+        for part in (0, 1)
     }
-    assert len(seeds) == 2 * 2 * 4
+    assert len(seeds) == 2 * 2 * 4 * 2
     assert frame_of(LENGTHS, 1, 2, "h1") == frame_of(LENGTHS, 1, 2, "h1")
 
 

@@ -53,6 +53,8 @@ def planner(make: Any, sources: Any) -> Plan:
         QUANTIZED,
         (*QUANTIZED, "split.top=0", "wire.adapters=bfloat16"),
         SLOW,
+        ("train.in_flight=2",),
+        (*SLOW[:2], "train.in_flight=4", "split.freeze=bottom"),
         ("split.freeze=bottom",),
         ("split.freeze=trunk",),
         ("split.freeze=trunk", *QUANTIZED),

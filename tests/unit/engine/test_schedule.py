@@ -117,7 +117,7 @@ def test_nothing_ends_after_the_moment_that_was_asked_for_and_cleared_work_never
 
 
 def test_what_legs_go_to_is_restored_too() -> None:
-    parts = (Part("device", "top", 1.0), Part("link", "g2", 2.0))
+    parts = (Part("device", "top", 1.0), Part("up", "g2", 2.0))
     seen: list[Leg] = []
     schedule = Schedule(lambda _, leg, *__: seen.append(leg))
     schedule.begin("a", [Leg("free", 0.0), Leg("free", 3.0, parts=parts)])

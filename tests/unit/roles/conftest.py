@@ -1,5 +1,6 @@
 """A tiny random BERT, and the parties around it."""
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -20,7 +21,7 @@ from elsa.model.tasks import Classification, LoraSpec
 from elsa.roles.device import Device, DeviceSettings, Segments
 from elsa.roles.edge import Edge
 from elsa.roles.edgemodel import EdgeModel
-from elsa.roles.exchange import Exchange
+from elsa.roles.exchange import Ahead, Due, Exchange
 from elsa.roles.learner import OptimizerSettings
 from elsa.roles.trunk import PerDeviceTrunk, SharedTrunk, TrunkAdapters
 from elsa.wire.inprocess import InProcess
@@ -128,8 +129,10 @@ class World:
         self,
         trunks: TrunkAdapters | None = None,
         codecs: Callable[[], HopCodecs] = lambda: EXACT,
+        in_flight: int = 1,
     ) -> Edge:
-        model = EdgeModel(self.blocks, self.hidden, self.longest, self.trunk, seed=0)
+        parts = (self.blocks, self.hidden, self.longest, self.trunk)
+        model = EdgeModel(*parts, seed=0, in_flight=in_flight)
         return Edge("edge-0", model, trunks or PerDeviceTrunk(self.optimizer), lambda _: codecs())
 
     def order(self, *devices: str, edge_rounds: int = 1) -> RoundOrder:
@@ -179,6 +182,7 @@ class World:
         seed: int = 0,
         optimizer: OptimizerSettings | None = None,
         codecs: HopCodecs = EXACT,
+        in_flight: int = 1,
     ) -> Device:
         return Device(
             name,
@@ -186,7 +190,7 @@ class World:
             training,
             held_out or Examples([], labels=np.array([], np.int64)),
             codecs,
-            DeviceSettings(optimizer or self.optimizer, 4, 3, False, 0, seed),
+            DeviceSettings(optimizer or self.optimizer, 4, 3, False, 0, seed, in_flight=in_flight),
         )
 
     def examples(self, rows: int, seed: int = 0) -> Examples:
@@ -210,10 +214,18 @@ class World:
     @staticmethod
     def play(exchange: Exchange[Result], answer: Callable[[Message], Message]) -> Result:
         """Answer an exchange to its end."""
-        request = next(exchange)
+        said, waiting = next(exchange), deque[Message]()
         while True:
+            match said:
+                case Ahead(request):
+                    waiting.append(answer(request))
+                    reply: Message = Accepted()
+                case Due():
+                    reply = waiting.popleft()
+                case _:
+                    reply = answer(said)
             try:
-                request = exchange.send(answer(request))
+                said = exchange.send(reply)
             except StopIteration as stop:
                 result: Result = stop.value
                 return result

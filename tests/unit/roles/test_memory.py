@@ -48,19 +48,23 @@ def states(said: list[tuple[Message, Message]]) -> int:
     return sum(len(it.packet.payload) for it in both if isinstance(it, Activations))
 
 
+@pytest.mark.parametrize("in_flight", [1, 2])
 @pytest.mark.parametrize("forgets", ["nobody", "edge", "device"])
-def test_who_forgot_is_told_again_in_full(world: World, forgets: str) -> None:
+def test_who_forgot_is_told_again_in_full(world: World, forgets: str, in_flight: int) -> None:
     examples = world.examples(8)  # two steps of four rows are an epoch
-    edge, device = world.edge(codecs=codecs), world.device("d0", examples, codecs=codecs())
+    how = {"in_flight": in_flight}
+    edge = world.edge(codecs=codecs, **how)
+    device = world.device("d0", examples, codecs=codecs(), **how)
     first = heard(world, edge, device)
     assert resent(first) == (0, 0)
     if forgets == "edge":
-        edge = world.edge(codecs=codecs)
+        edge = world.edge(codecs=codecs, **how)
     elif forgets == "device":
-        device = world.device("d0", examples, codecs=codecs())
+        device = world.device("d0", examples, codecs=codecs(), **how)
     second = heard(world, edge, device)
     # A device that forgot sends its own in full unasked, but cannot read what the edge sends.
-    assert resent(second) == {"nobody": (0, 0), "edge": (2, 0), "device": (0, 2)}[forgets]
+    all_ = 2 * in_flight  # of each of two steps, each micro-batch
+    assert resent(second) == {"nobody": (0, 0), "edge": (all_, 0), "device": (0, all_)}[forgets]
     if forgets == "nobody":
         assert states(second) < states(first) / 2
     assert resent(heard(world, edge, device)) == (0, 0)

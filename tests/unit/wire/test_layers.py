@@ -80,26 +80,38 @@ def test_layers_nest_the_first_nearest_to_the_caller() -> None:
     assert seen == ["outer up", "inner up", "inner down", "outer down"]
 
 
-def test_observer_is_told_of_each_exchange_by_direction() -> None:
-    told: list[tuple[Message, int, int]] = []
+def test_observer_is_told_of_requests_and_of_their_answers_as_they_pass() -> None:
+    told: list[tuple[str, Message, int]] = []
 
-    def see(request: Message, up: int, down: int) -> None:
-        told.append((request, up, down))
+    def observe() -> Observe:
+        return Observe(
+            lambda request, size: told.append(("asked", request, size)),
+            lambda request, size: told.append(("answered", request, size)),
+        )
 
     order, answer = RoundOrder(0, 1, 1, ("device-0",), {}), EdgeUpdate(0, {}, 0.0, ())
-    link(Observe(see)).call(READY)
-    InProcess(lambda _, __: answer, Link("edge_cloud", "edge-0", "cloud"), [Observe(see)]).call(
-        order
-    )
+    plan = len(encode(LocalPlan(0, 0, 1, 0, {})))
+    edge = link(observe())
+    edge.send(READY)
+    edge.send(states(0))
+    edge.receive()
+    edge.receive()
+    InProcess(lambda _, __: answer, Link("edge_cloud", "edge-0", "cloud"), [observe()]).call(order)
+    size = len(encode(states(0)))
     assert told == [
-        (READY, len(encode(READY)), len(encode(LocalPlan(0, 0, 1, 0, {})))),
-        (order, len(encode(answer)), len(encode(order))),
+        ("asked", READY, len(encode(READY))),
+        ("asked", states(0), size),
+        ("answered", READY, plan),
+        ("answered", states(0), size),
+        ("asked", order, len(encode(order))),
+        ("answered", order, len(encode(answer))),
     ]
 
 
-def test_observer_is_not_told_of_a_lost_exchange() -> None:
+def test_observer_is_told_of_no_answer_to_a_lost_request() -> None:
     told: list[Message] = []
-    edge = link(Observe(lambda request, up, down: told.append(request)), Fault("device-0", 0, drop))
+    observe = Observe(lambda *_: None, lambda request, _: told.append(request))
+    edge = link(observe, Fault("device-0", 0, drop))
     with pytest.raises(WireError):
         edge.call(READY)
     edge.call(states(0))

@@ -112,7 +112,13 @@ def run_edge(
             handle, watch = seen.observe(handle, watch)
             say(f"metrics at {running.enter_context(scraped(seen.registry, watched.metrics))}")
         server = RpcServer(
-            handle, listen, security, callers=_callers(config), limit=limit, watch=watch
+            handle,
+            listen,
+            security,
+            callers=_callers(config),
+            limit=limit,
+            watch=watch,
+            ahead=config.train.in_flight,
         )
         server.start()
         say(f"{name} listens at {server.address} for {len(roster)} devices and the cloud")

@@ -32,6 +32,7 @@ def terms_of(config: Config, model: ModelParts, labels: Sequence[str]) -> dict[s
         "train.learning_rate": str(train.learning_rate),
         "train.weight_decay": str(train.weight_decay),
         "train.optimizer_state": train.optimizer_state,
+        "train.in_flight": str(train.in_flight),
         "aggregate.mu": str(config.aggregate.mu),
         "wire.adapters": adapters_sent(config.wire),
         # What noise is worth is told by the cloud's config.

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from elsa.errors import ProtocolError
-from elsa.roles.exchange import Exchange
+from elsa.roles.exchange import Ahead, Due, Exchange
 from elsa.wire.messages import (
     Activations,
     Gradients,
@@ -70,8 +70,10 @@ def showing(exchange: Exchange[Result]) -> Exchange[Result]:
     with closing(exchange):
         request = next(exchange)
         while True:
-            if isinstance(request, Step):
-                request = replace(request, token=token)
+            if isinstance(request, Ahead):
+                request = Ahead(_shown(request.request, token))
+            elif not isinstance(request, Due):
+                request = _shown(request, token)
             answer: Message = yield request
             if isinstance(answer, LocalPlan):
                 token = answer.token
@@ -80,3 +82,7 @@ def showing(exchange: Exchange[Result]) -> Exchange[Result]:
             except StopIteration as stop:
                 result: Result = stop.value
                 return result
+
+
+def _shown(request: Message, token: str) -> Message:
+    return replace(request, token=token) if isinstance(request, Step) else request

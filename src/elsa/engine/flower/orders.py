@@ -15,7 +15,7 @@ from time import monotonic
 
 from elsa.engine.flower.door import Door, Head
 from elsa.errors import LinkError
-from elsa.wire.transport import Caller, Layer, Link
+from elsa.wire.transport import Caller, Layer, Link, at_once
 
 _HOLD = 1.0
 """Seconds that the ServerApp is held when there is nothing to send."""
@@ -191,7 +191,7 @@ class FlowerLink(Caller):
             seconds: how long is waited for an answer.
             patience: for how long of these it may be impossible to bring the request there.
         """
-        super().__init__(self._carry, link, layers)
+        super().__init__(*at_once(self._carry), link, layers)
         self._orders, self._edge = orders, link.below
         self._seconds, self._patience = seconds, patience
 

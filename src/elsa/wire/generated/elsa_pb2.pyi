@@ -123,7 +123,7 @@ class LocalPlan(_message.Message):
     def __init__(self, round: _Optional[int] = ..., edge_round: _Optional[int] = ..., local_steps: _Optional[int] = ..., seed: _Optional[int] = ..., adapters: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., token: _Optional[str] = ...) -> None: ...
 
 class Activations(_message.Message):
-    __slots__ = ("step", "training", "lengths", "packet", "numbers", "token", "marks")
+    __slots__ = ("step", "training", "lengths", "packet", "numbers", "token", "marks", "micro_batch", "more")
     STEP_FIELD_NUMBER: _ClassVar[int]
     TRAINING_FIELD_NUMBER: _ClassVar[int]
     LENGTHS_FIELD_NUMBER: _ClassVar[int]
@@ -131,6 +131,8 @@ class Activations(_message.Message):
     NUMBERS_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     MARKS_FIELD_NUMBER: _ClassVar[int]
+    MICRO_BATCH_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
     step: int
     training: bool
     lengths: _containers.RepeatedScalarFieldContainer[int]
@@ -138,7 +140,9 @@ class Activations(_message.Message):
     numbers: _containers.RepeatedScalarFieldContainer[int]
     token: str
     marks: bytes
-    def __init__(self, step: _Optional[int] = ..., training: _Optional[bool] = ..., lengths: _Optional[_Iterable[int]] = ..., packet: _Optional[_Union[Packet, _Mapping]] = ..., numbers: _Optional[_Iterable[int]] = ..., token: _Optional[str] = ..., marks: _Optional[bytes] = ...) -> None: ...
+    micro_batch: int
+    more: bool
+    def __init__(self, step: _Optional[int] = ..., training: _Optional[bool] = ..., lengths: _Optional[_Iterable[int]] = ..., packet: _Optional[_Union[Packet, _Mapping]] = ..., numbers: _Optional[_Iterable[int]] = ..., token: _Optional[str] = ..., marks: _Optional[bytes] = ..., micro_batch: _Optional[int] = ..., more: _Optional[bool] = ...) -> None: ...
 
 class LabelledActivations(_message.Message):
     __slots__ = ("step", "training", "lengths", "labels", "packet", "token")
@@ -157,24 +161,28 @@ class LabelledActivations(_message.Message):
     def __init__(self, step: _Optional[int] = ..., training: _Optional[bool] = ..., lengths: _Optional[_Iterable[int]] = ..., labels: _Optional[_Iterable[int]] = ..., packet: _Optional[_Union[Packet, _Mapping]] = ..., token: _Optional[str] = ...) -> None: ...
 
 class Resend(_message.Message):
-    __slots__ = ("step", "token")
+    __slots__ = ("step", "token", "micro_batch")
     STEP_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
+    MICRO_BATCH_FIELD_NUMBER: _ClassVar[int]
     step: int
     token: str
-    def __init__(self, step: _Optional[int] = ..., token: _Optional[str] = ...) -> None: ...
+    micro_batch: int
+    def __init__(self, step: _Optional[int] = ..., token: _Optional[str] = ..., micro_batch: _Optional[int] = ...) -> None: ...
 
 class Gradients(_message.Message):
-    __slots__ = ("step", "packet", "loss", "token")
+    __slots__ = ("step", "packet", "loss", "token", "micro_batch")
     STEP_FIELD_NUMBER: _ClassVar[int]
     PACKET_FIELD_NUMBER: _ClassVar[int]
     LOSS_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
+    MICRO_BATCH_FIELD_NUMBER: _ClassVar[int]
     step: int
     packet: Packet
     loss: float
     token: str
-    def __init__(self, step: _Optional[int] = ..., packet: _Optional[_Union[Packet, _Mapping]] = ..., loss: _Optional[float] = ..., token: _Optional[str] = ...) -> None: ...
+    micro_batch: int
+    def __init__(self, step: _Optional[int] = ..., packet: _Optional[_Union[Packet, _Mapping]] = ..., loss: _Optional[float] = ..., token: _Optional[str] = ..., micro_batch: _Optional[int] = ...) -> None: ...
 
 class Update(_message.Message):
     __slots__ = ("round", "edge_round", "adapters", "rows", "samples", "loss", "token")

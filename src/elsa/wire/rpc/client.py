@@ -1,12 +1,13 @@
 """The caller's end of a gRPC link: it survives broken streams.
 
-When a stream breaks, the caller connects anew, shows its session's token and sends the request
-that has no answer yet again; the server computes it once (`wire.rpc.session`).
+When a stream breaks, the caller connects anew, shows its session's token and sends again every
+request that has no answer yet; the server computes each once (`wire.rpc.session`).
 """
 
 import logging
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any
@@ -63,7 +64,7 @@ class Rpc(Caller):
         Raises:
             ConfigError: the address is none, or not of this machine where there is no TLS.
         """
-        super().__init__(self._carry, link, layers)
+        super().__init__(self._send, self._receive, link, layers)
         assert security.name == link.caller
         self._address = check_address(address, security)
         self._security = security
@@ -72,7 +73,8 @@ class Rpc(Caller):
         self._limit = limit
         self._stream: _Stream | None = None
         self._token = ""
-        self._number = 0
+        self._number = 0  # of the earliest request without an answer
+        self._unanswered: deque[tuple[bytes, float]] = deque()  # each with when it was asked
         self._closed = threading.Event()
 
     def close(self) -> None:
@@ -80,8 +82,18 @@ class Rpc(Caller):
         self._closed.set()
         self._drop()
 
-    def _carry(self, data: bytes) -> bytes:
-        """Bring a frame there and its answer back, over as many streams as it takes.
+    def _send(self, data: bytes) -> None:
+        """Say it, where a stream is open; else it is said when an answer is waited for."""
+        stream = self._stream
+        if stream and self._doubts(stream):
+            self._drop()
+            stream = None
+        self._unanswered.append((data, monotonic()))
+        if stream:
+            stream.say(data)
+
+    def _receive(self) -> bytes:
+        """The answer to the earliest request, over as many streams as it takes.
 
         Raises:
             CertificateError: this party's certificate files cannot be used.
@@ -90,14 +102,12 @@ class Rpc(Caller):
             LinkError: no answer in time; so does the next call. Or this link was closed.
             ProtocolError: the server does not let this party in.
         """
-        timing, asked = self._timing, monotonic()
+        timing, asked = self._timing, self._unanswered[0][1]
         broken, pause = 0.0, timing.first_pause
         while True:
             try:
-                if self._stream and self._doubts(self._stream):
-                    self._drop()
                 stream = self._stream or self._open()
-                answer = stream.ask(data, asked + timing.answer - monotonic())
+                answer = stream.hear(asked + timing.answer - monotonic())
             except _BrokenError as error:
                 self._drop()
                 now = monotonic()
@@ -115,6 +125,7 @@ class Rpc(Caller):
                 raise
             else:
                 self._number += 1
+                self._unanswered.popleft()
                 return answer
 
     def _open(self) -> "_Stream":
@@ -135,6 +146,8 @@ class Rpc(Caller):
         opened = channel(self._address, self._security, channel_options(self._limit), shown)
         self._stream = _Stream(opened, metadata, shown)
         self._token = self._stream.token(self._timing.reconnect)
+        for data, _ in self._unanswered:
+            self._stream.say(data)
         return self._stream
 
     def _doubts(self, stream: "_Stream") -> bool:
@@ -154,6 +167,7 @@ class Rpc(Caller):
     def _reset(self) -> None:
         self._drop()
         self._token, self._number = "", 0
+        self._unanswered.clear()
 
     def _failure(self, error: _BrokenError) -> LinkError | ProtocolError:
         where = f"{self._server} at {self._address}"
@@ -192,9 +206,12 @@ class _Stream:
         """The session's token, as the server says it."""
         return str(self._wait(seconds))
 
-    def ask(self, data: bytes, seconds: float) -> bytes:
-        """The answer, if it comes in so many seconds; else raises _BrokenError."""
+    def say(self, data: bytes) -> None:
+        """Send a request."""
         self._requests.put(data)
+
+    def hear(self, seconds: float) -> bytes:
+        """The next answer, if it comes in so many seconds; else raises _BrokenError."""
         answer = self._wait(seconds)
         assert isinstance(answer, bytes)
         return answer

@@ -1,7 +1,8 @@
 """The server's end of gRPC links: one stream a caller, its requests answered in order.
 
 A stream's thread decodes, asks the handler and encodes; the handler is called for several callers
-at once. A stream holds one request and one answer at most, and a caller one stream.
+at once, and for one request after the other of a caller. A stream holds one request and one answer
+at most, and where its caller may send ahead, as many requests as that. A caller has one stream.
 """
 
 import hmac
@@ -9,6 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -19,6 +21,7 @@ from elsa.errors import CertificateError, ConfigError, FrameError, ProtocolError
 from elsa.wire.checks import FRAME_LIMIT, check_name
 from elsa.wire.messages import Refusal
 from elsa.wire.rpc.options import METHOD, NUMBER, PEER, SERVICE, TOKEN, server_options
+from elsa.wire.rpc.readahead import read_ahead
 from elsa.wire.rpc.security import Security, Tls, bind, check_address
 from elsa.wire.rpc.session import Session
 from elsa.wire.serde import encode
@@ -65,6 +68,7 @@ class RpcServer:
         callers: Collection[str] | int = 64,
         limit: int = FRAME_LIMIT,
         watch: Watch | None = None,
+        ahead: int = 1,
     ) -> None:
         """Bind.
 
@@ -75,6 +79,7 @@ class RpcServer:
             callers: names of those that may call; or how many may, whoever they are.
             limit: largest frame, in bytes.
             watch: told of callers.
+            ahead: requests that a caller may have without an answer; both ends must agree.
 
         Raises:
             CertificateError: the certificate files cannot be used.
@@ -84,6 +89,7 @@ class RpcServer:
         self._security = security
         self._names = None if isinstance(callers, int) else frozenset(callers)
         self._limit = limit
+        self._ahead = ahead
         self._watch = watch or Watch()
         self._lock = threading.Lock()
         self._sessions: dict[str, Session] = {}
@@ -146,17 +152,21 @@ class RpcServer:
                 return encode(Refusal(FrameError.__name__, reason))
             return serve(self._handler, session.peer, data, refused)
 
-        for number, data in enumerate(requests, number):  # noqa: B020
-            if gone := self._revoked(context):
-                refused(session.peer, f"{ProtocolError.__name__}: {gone}")
-                self._forget(session)
-                context.abort(grpc.StatusCode.PERMISSION_DENIED, gone)
-            answer = session.answer(number, data, compute)
-            self._watch.passed(session.peer, len(data), len(answer))
-            yield answer
-            if broken:  # no caller of this protocol sends such bytes: it starts again, if at all
-                self._forget(session)
-                return
+        with self._reading(requests) as taken:
+            for number, data in enumerate(taken, number):  # noqa: B020
+                if gone := self._revoked(context):
+                    refused(session.peer, f"{ProtocolError.__name__}: {gone}")
+                    self._forget(session)
+                    context.abort(grpc.StatusCode.PERMISSION_DENIED, gone)
+                answer = session.answer(number, data, compute)
+                self._watch.passed(session.peer, len(data), len(answer))
+                yield answer
+                if broken:  # no caller of this protocol sends such bytes; it starts again
+                    self._forget(session)
+                    return
+
+    def _reading(self, requests: Iterator[bytes]) -> AbstractContextManager[Iterator[bytes]]:
+        return read_ahead(requests, self._ahead) if self._ahead > 1 else nullcontext(requests)
 
     def _enter(self, context: grpc.ServicerContext) -> tuple[Session, int]:
         """The session that a stream is of, and the number of its first request; or abort it."""
@@ -171,7 +181,7 @@ class RpcServer:
             session = self._sessions.get(peer)
             try:
                 if token == _NO_TOKEN:
-                    session = Session(peer)
+                    session = Session(peer, self._ahead)
                 elif session is None:
                     raise LookupError("this session is not known here, or was ended")
                 elif not hmac.compare_digest(token.encode(), session.token.encode()):

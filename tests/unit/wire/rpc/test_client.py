@@ -37,9 +37,10 @@ def join() -> Iterator[Join]:
 
 
 def serving(
-    handler: Handler, watch: Watch | None = None, address: str = "127.0.0.1:0"
+    handler: Handler, watch: Watch | None = None, address: str = "127.0.0.1:0", ahead: int = 1
 ) -> RpcServer:
-    return RpcServer(handler, address, Loopback("edge-0"), callers=["device-0"], watch=watch)
+    callers, me = ["device-0"], Loopback("edge-0")
+    return RpcServer(handler, address, me, callers=callers, watch=watch, ahead=ahead)
 
 
 def test_cut_stream_is_resumed_and_every_request_computed_once(join: Join, relay: Any) -> None:
@@ -62,6 +63,32 @@ def test_cut_stream_is_resumed_and_every_request_computed_once(join: Join, relay
                 relays[0].cut()  # between requests
     assert computed == list(range(30))
     assert relays[0].connections > 10
+
+
+def test_what_was_sent_ahead_of_a_cut_is_computed_once_and_answered_in_order(
+    join: Join, relay: Any
+) -> None:
+    relays: list[Any] = []
+    computed: list[int] = []
+
+    def handler(_: str, request: Message) -> Message:
+        assert isinstance(request, Ready)
+        computed.append(request.round)
+        if request.round % 4 == 1:
+            relays[0].cut()
+        return Resend(request.round)
+
+    with serving(handler, ahead=3) as server:
+        relays.append(relay(server.address))
+        link, heard = join(relays[0].address), []
+        for number in range(30):
+            link.send(Ready(number, 0, 1, 1))
+            if number >= 2:  # three are without an answer
+                heard.append(link.receive())
+        heard += [link.receive(), link.receive()]
+    assert computed == list(range(30))
+    assert heard == [Resend(number) for number in range(30)]
+    assert relays[0].connections > 5
 
 
 def test_stream_that_breaks_while_its_request_is_computed_gets_the_answer_later(

@@ -76,3 +76,28 @@ def test_failed_computation_fails_its_repeats() -> None:
 
 def test_tokens_differ() -> None:
     assert len({Session("device-0").token for _ in range(100)}) == 100
+
+
+@given(st.integers(1, 4), st.lists(st.tuples(st.integers(1, 4), st.integers(0, 4)), max_size=12))
+def test_of_a_caller_that_sends_ahead_as_many_answers_are_kept_as_it_may_lack(
+    ahead: int, streams: list[tuple[int, int]]
+) -> None:
+    """Each stream begins with the earliest request without an answer, and breaks at some point."""
+    session, computed = Session("device-0", ahead), []
+
+    def compute(request: bytes) -> bytes:
+        computed.append(request)
+        return b"answer to " + request
+
+    answered = due = 0  # by what the caller knows; and what it has not sent yet
+    for sent, heard in streams:
+        until = answered + min(sent, ahead)
+        for number in range(answered, until):
+            request = str(number).encode()
+            assert session.answer(number, request, compute) == b"answer to " + request
+        due = max(due, until)
+        answered = min(answered + heard, until)
+    assert computed == [str(number).encode() for number in range(due)]
+    for number in (due - ahead - 1, due + 1):
+        with pytest.raises(ProtocolError, match=f"request {number}; {due} is due"):
+            session.check(number)
