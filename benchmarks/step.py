@@ -66,9 +66,11 @@ class Watch:
         return call
 
 
-def batches(examples: Examples, pad_id: int, *, bucketing: bool) -> Iterator[Batch]:
+def batches(
+    examples: Examples, pad_id: int, *, bucketing: bool, size: int = BATCH
+) -> Iterator[Batch]:
     """The same batches for every arm."""
-    return BatchStream(examples, BATCH, 0, bucketing, pad_id)
+    return BatchStream(examples, size, 0, bucketing, pad_id)
 
 
 def plain_peft(model: ModelParts, stream: Iterator[Batch], attention: str, dtype: str) -> Arm:
@@ -114,7 +116,7 @@ def segments_alone(model: ModelParts, stream: Iterator[Batch], split: Split) -> 
     top = held.top
     assert top is not None
     adapters = initial_adapters(model.checkpoint, model.task, model.lora, 0)
-    learner = Learner(adapters, OPTIMIZER)
+    learner = Learner(adapters, replace(OPTIMIZER, device=model.checkpoint.device))
 
     def train() -> int:
         rows = 0
@@ -142,7 +144,7 @@ def unsplit(model: ModelParts, stream: Iterator[Batch]) -> Arm:
     """The whole model in elsa's own hands: its kernels and frozen weights, nothing cut."""
     whole = build_whole(model.checkpoint, model.task, model.lora)
     adapters = initial_adapters(model.checkpoint, model.task, model.lora, 0)
-    learner = Learner(adapters, OPTIMIZER)
+    learner = Learner(adapters, replace(OPTIMIZER, device=model.checkpoint.device))
 
     def train() -> int:
         rows = 0
@@ -178,6 +180,7 @@ def measure(precision: str, turns: int, threads: int, watch: Watch) -> list[dict
             f"model.precision={precision}",
             "wire.preset=exact",
             f"run.threads={threads}",
+            "run.accelerator=cpu",
         ],
     )
     prepare(threads)

@@ -161,7 +161,9 @@ def attack_run(recording: Path, trained: Path, settings: Settings, say: Say) -> 
         say: told what takes time.
     """
     config = _config_of(recording)
-    sources = open_sources(config, say)
+    # Attacks work on tensors of the transcript, which lie with the processor.
+    here = config.run.model_copy(update={"accelerator": "cpu"})
+    sources = open_sources(config.model_copy(update={"run": here}), say)
     federation = build_federation(config, sources)
     knowledge, codecs_of = knowledge_of(config, sources, say)
     say("decoding the transcript")

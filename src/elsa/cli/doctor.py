@@ -82,11 +82,12 @@ def _compute() -> Finding:
     except ImportError as error:
         advice = "install a PyTorch build that fits this machine; see the Makefile's first lines"
         return Finding("compute", f"PyTorch cannot be loaded: {error}", advice, True)
-    from elsa.model.checkpoint import fast_dtype
+    from elsa.model.accelerator import chosen, fast_dtype
 
-    cores = psutil.cpu_count(logical=False)
-    precision = str(fast_dtype()).removeprefix("torch.")
-    return Finding("compute", f"{cores} cores, precision {precision}, PyTorch {torch.__version__}")
+    cores, best = psutil.cpu_count(logical=False), chosen("auto")
+    precision = str(fast_dtype(best)).removeprefix("torch.")
+    found = f"{cores} cores, computes on {best.type} in {precision}, PyTorch {torch.__version__}"
+    return Finding("compute", found)
 
 
 def _cache() -> Iterator[Finding]:

@@ -27,6 +27,8 @@ class Run(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     threads: Annotated[int, Field(ge=0)] = 0
     """Compute threads; 0 takes one a physical core."""
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """What computes; "auto" takes the best that this machine has."""
     method: str = ""
     """Name of a method whose settings win over those below; see docs/compare.md."""
 

@@ -31,7 +31,7 @@ def flat_index(lengths: Sequence[int], width: int | None = None) -> Tensor:
 
 def pack(padded: Tensor, index: Tensor) -> Tensor:
     """[B, S, D] -> [T, D]: the tokens alone; differentiable."""
-    return padded.flatten(0, 1).index_select(0, index)
+    return padded.flatten(0, 1).index_select(0, index.to(padded.device))
 
 
 def unpack(packed: Tensor, index: Tensor, batch: int, width: int) -> Tensor:
@@ -39,7 +39,7 @@ def unpack(packed: Tensor, index: Tensor, batch: int, width: int) -> Tensor:
     if packed.shape[0] == batch * width:
         return packed.view(batch, width, -1)
     padded = packed.new_zeros(batch * width, packed.shape[1])
-    return padded.index_copy(0, index, packed).view(batch, width, -1)
+    return padded.index_copy(0, index.to(packed.device), packed).view(batch, width, -1)
 
 
 def reached(
@@ -58,7 +58,7 @@ def reached(
     if reach == "last":
         return padded[torch.arange(len(padded)), sizes - 1]
     weights = mask_of(lengths, width) / sizes[:, None]
-    return torch.bmm(weights[:, None].to(padded.dtype), padded)[:, 0]
+    return torch.bmm(weights[:, None].to(padded.device, padded.dtype), padded)[:, 0]
 
 
 def reached_lengths(

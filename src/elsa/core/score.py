@@ -58,7 +58,7 @@ def tally(logits: Tensor, labels: Tensor) -> Tally:
     Classification: logits [B, C], labels [B]. Language model: logits [B, S, V], labels [B, S],
     position s predicting label s + 1, labels of -100 not counted.
     """
-    texts = torch.arange(len(labels))
+    texts = torch.arange(len(labels), device=labels.device)
     if labels.dim() > 1:
         logits, labels = logits[:, :-1].flatten(0, 1), labels[:, 1:]
         texts = texts.repeat_interleave(labels.shape[1])

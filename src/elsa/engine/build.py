@@ -225,7 +225,7 @@ def edge_of(
         model.end,
         config.train.in_flight,
     )
-    trunks = _TRUNKS[config.federation.trunk](_optimizer(config))
+    trunks = _TRUNKS[config.federation.trunk](_optimizer(config, model))
     mean = edge_mean(config.aggregate, config.adapter)
     return Edge(name, edge_model, trunks, _below(name, codecs_of), mean, flights)
 
@@ -361,7 +361,7 @@ def _settings(
     config: Config, model: ModelParts, pad_id: int, number: int, secret: SecretSeed
 ) -> DeviceSettings:
     return DeviceSettings(
-        optimizer=_optimizer(config),
+        optimizer=_optimizer(config, model),
         batch_size=config.train.batch_size,
         eval_batch_size=config.evaluate.batch_size,
         bucketing=config.train.bucketing,
@@ -376,11 +376,12 @@ def _settings(
     )
 
 
-def _optimizer(config: Config) -> OptimizerSettings:
+def _optimizer(config: Config, model: ModelParts) -> OptimizerSettings:
     train = config.train
     return OptimizerSettings(
         train.learning_rate,
         train.weight_decay,
         train.optimizer_state == "keep",
         config.aggregate.mu,
+        model.checkpoint.device,
     )

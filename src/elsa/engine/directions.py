@@ -103,6 +103,6 @@ def _states(model: ModelParts, split: Split, examples: Examples, pad_id: int) ->
         for batch in eval_batches(examples, BATCH, pad_id):
             index = flat_index(batch.lengths, batch.input_ids.shape[1])
             h1 = bottom(batch.input_ids, batch.mask, batch.token_types)
-            found["h1"].append(pack(h1, index))
-            found["h2"].append(pack(trunk(h1, batch.mask), index))
+            found["h1"].append(pack(h1, index).cpu())
+            found["h2"].append(pack(trunk(h1, batch.mask), index).cpu())
     return {hop: torch.cat(states) for hop, states in found.items()}

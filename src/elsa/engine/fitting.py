@@ -10,6 +10,7 @@ from elsa.data.assets import fetch, find_asset, is_cached
 from elsa.engine.codecs import hop_codecs
 from elsa.engine.directions import Directions
 from elsa.engine.parts import converted_folder
+from elsa.model.accelerator import chosen
 from elsa.model.checkpoint import DESCRIPTION, read_description, resolve_model
 
 
@@ -19,9 +20,10 @@ def check_early(config: Config) -> None:
     A local directory and a hub id have it; an asset comes whole, so it has once it was fetched.
 
     Raises:
-        ConfigError: a setting does not go with the model.
+        ConfigError: a setting does not go with the model, or with this machine.
         ModelError: there is no such model.
     """
+    chosen(config.run.accelerator)
     path = config.model.path
     asset = find_asset(path)
     if asset is None:

@@ -11,6 +11,8 @@ from pathlib import Path
 import psutil
 import torch
 
+from elsa.model.accelerator import chosen, described
+
 KERNELS_KEPT = 128
 """Compiled kernels that each of torch's two caches keeps; see `prepare`."""
 _CACHES = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
@@ -101,13 +103,14 @@ def _return_at_once() -> None:
 
 
 def machine_facts() -> dict[str, str | int | float]:
-    """System, processor, cores, threads, bytes of memory."""
+    """System, processor, cores, threads, bytes of memory, and the best that it can compute on."""
     return {
         "system": platform.system(),
         "processor": _processor(),
         "cores": psutil.cpu_count(logical=False) or 1,
         "threads": torch.get_num_threads(),
         "memory_bytes": psutil.virtual_memory().total,
+        "accelerator": described(chosen("auto")),
     }
 
 

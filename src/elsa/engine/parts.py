@@ -17,7 +17,8 @@ from elsa.data.catalogue import Asset
 from elsa.data.sources import load_split
 from elsa.data.table import Columns, Table
 from elsa.errors import ConfigError
-from elsa.model.checkpoint import Checkpoint, fast_dtype, open_checkpoint, resolve_model
+from elsa.model.accelerator import chosen, fast_dtype
+from elsa.model.checkpoint import Checkpoint, open_checkpoint, resolve_model
 from elsa.model.gguf import convert_gguf
 from elsa.model.segments import (
     Bottom,
@@ -122,9 +123,11 @@ def converted_folder(asset: Asset) -> Path:
 
 def load_model(config: Config, labels: int, directory: Path) -> ModelParts:
     """Open the model of a config for so many labels; reads no weights yet."""
-    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "auto": fast_dtype()}
+    device = chosen(config.run.accelerator)
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "auto": fast_dtype(device)}
     embeddings = None if config.model.embeddings == "auto" else config.model.embeddings
-    checkpoint = open_checkpoint(directory, dtypes[config.model.precision], embeddings)
+    dtype = dtypes[config.model.precision]
+    checkpoint = open_checkpoint(directory, dtype, embeddings, device)
     if config.model.max_tokens > checkpoint.max_tokens:
         raise ConfigError(
             f"model.max_tokens = {config.model.max_tokens}: {config.model.path} takes at most "

@@ -51,7 +51,7 @@ class Prober:
             for batch in self._batches:
                 h1 = segments.bottom(batch.input_ids, batch.mask, batch.token_types)
                 final.append(segments.top.final(trunk(h1, batch.mask), batch.mask))
-                states[list(batch.rows)] = segments.top.pooled(final[-1], batch.mask)
+                states[list(batch.rows)] = segments.top.pooled(final[-1], batch.mask).cpu()
         return Seen(states, tuple(final))
 
     def judge(self, task: str, split: Split, adapters: Mapping[str, Tensor], seen: Seen) -> Tensor:
@@ -69,7 +69,7 @@ class Prober:
         scores = torch.empty(self._probes, model.task.labels)
         with torch.no_grad():
             for batch, final in zip(self._batches, seen.final, strict=True):
-                scores[list(batch.rows)] = top.judge(final, batch.mask)
+                scores[list(batch.rows)] = top.judge(final, batch.mask).cpu()
         return scores
 
 

@@ -9,6 +9,7 @@ from elsa.config.schema import Config
 from elsa.core.cost import passes_of, step_work
 from elsa.core.split import Split
 from elsa.engine.parts import ModelParts
+from elsa.model.accelerator import wait
 from elsa.model.sizes import ROWS, device_step
 
 WIDTH = 64
@@ -23,10 +24,12 @@ def measured_gflops(model: ModelParts) -> float:
     step, _ = device_step(model.checkpoint, model.task, model.lora, (1, 0))
     width = min(WIDTH, model.checkpoint.max_tokens)
     step(width)  # the first one also compiles and warms up
+    wait(model.checkpoint.device)
     seconds = []
     for _ in range(STEPS):
         began = perf_counter()
         step(width)
+        wait(model.checkpoint.device)
         seconds.append(perf_counter() - began)
     shape = model.shape()
     lengths = [width] * (ROWS - 1) + [width - 1]

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoConfig
 
 from elsa.errors import ModelError
+from elsa.model.accelerator import CPU
 from elsa.model.families import Family, family_of
 from elsa.model.tables import Store
 from elsa.model.weights import Weights
@@ -29,6 +30,7 @@ class Checkpoint:
         weights: its tensors, read when first needed and shared between segments.
         dtype: of the frozen weights; bfloat16 makes segments compute under autocast.
         embeddings: what the embedding and output matrices are held in; None as the rest.
+        device: where the tensors lie, and segments compute.
     """
 
     directory: Path
@@ -37,6 +39,7 @@ class Checkpoint:
     weights: Weights
     dtype: torch.dtype
     embeddings: Store | None = None
+    device: torch.device = CPU
 
     @property
     def hidden_size(self) -> int:
@@ -63,7 +66,10 @@ class Checkpoint:
 
 
 def open_checkpoint(
-    directory: str | Path, dtype: torch.dtype | None = None, embeddings: Store | None = None
+    directory: str | Path,
+    dtype: torch.dtype | None = None,
+    embeddings: Store | None = None,
+    device: torch.device = CPU,
 ) -> Checkpoint:
     """Open a local model directory; reads config.json and the headers of the weight files.
 
@@ -71,6 +77,7 @@ def open_checkpoint(
         directory: a Hugging Face model directory with safetensors weights.
         dtype: of the frozen weights in memory; None takes float32, bfloat16 also computes in it.
         embeddings: what embedding and output matrices are held in; None takes `dtype`.
+        device: where they lie, and segments compute.
 
     Raises:
         ModelError: the directory, its config or its weights cannot be used.
@@ -80,8 +87,8 @@ def open_checkpoint(
     config = read_description(directory)
     family = family_of(config)
     held = dtype or torch.float32
-    weights = Weights(directory, _prefix(config), held)
-    return Checkpoint(directory, config, family, weights, held, embeddings)
+    weights = Weights(directory, _prefix(config), held, device)
+    return Checkpoint(directory, config, family, weights, held, embeddings, device)
 
 
 def read_description(directory: Path) -> Any:
@@ -126,12 +133,6 @@ def resolve_model(path: str | Path, wanted: Sequence[str] = _WANTED) -> Path:
             f"({type(error).__name__}); allowed: an asset's name, a local directory, or the id "
             "of a model that this machine can download or has in its cache"
         ) from error
-
-
-def fast_dtype() -> torch.dtype:
-    """bfloat16 where this CPU multiplies it in hardware, else float32."""
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if native else torch.float32
 
 
 def _prefix(config: Any) -> str:

@@ -93,10 +93,18 @@ class Segment(nn.Module):
                 for name, module, leaf in slots:
                     module._parameters[leaf] = nn.Parameter(read[name], requires_grad=False)
             adapters.inject(self._layers(), blocks.start, family, lora)
+            self._settle()
             self._collect()
 
+    @property
+    def device(self) -> torch.device:
+        """What it computes on; what it is given may lie anywhere, what it gives lies there."""
+        return self.checkpoint.device
+
     def bind(self, adapter: Mapping[str, Tensor]) -> None:
-        """Install a device's own tensors, without a copy; names of other segments are ignored.
+        """Install a device's own tensors; names of other segments are ignored.
+
+        Without a copy, where they lie on what the segment computes on.
 
         A device may have LoRA factors of a rank of its own: the scale stays that of `lora`.
 
@@ -118,7 +126,7 @@ class Segment(nn.Module):
                     f"adapter tensor '{name}' has shape {list(tensor.shape)}, "
                     f"expected {list(shape)}"
                 )
-            chosen.append(tensor)
+            chosen.append(tensor.to(self.device))
         for tensor, (parameters, leaf) in zip(chosen, self._slots, strict=True):
             parameters[leaf] = tensor  # type: ignore[assignment]  # any tensor will do
         self._bound = True
@@ -210,6 +218,13 @@ class Segment(nn.Module):
             self.model.lm_head = TableOutput(table, checkpoint.dtype)
             self._tables[name] = table
 
+    def _settle(self) -> None:
+        """Put what the library computed while the model was built where the segment computes."""
+        for module in self.modules():
+            for leaf, buffer in module._buffers.items():
+                if buffer is not None:
+                    module._buffers[leaf] = buffer.to(self.device)
+
     def _collect(self) -> None:
         """List the trainable slots, in canonical order."""
         family = self.checkpoint.family
@@ -233,10 +248,10 @@ class Segment(nn.Module):
             self._slots.append((module._parameters, leaf))
         self._bound = False
 
-    def _precision(self, device: torch.device) -> AbstractContextManager[object]:
+    def _precision(self) -> AbstractContextManager[object]:
         if self.checkpoint.dtype == torch.float32:
             return nullcontext()
-        return torch.autocast(device.type, self.checkpoint.dtype)
+        return torch.autocast(self.device.type, self.checkpoint.dtype)
 
     def _ready(self) -> None:
         if not self._bound and self._slots:
@@ -245,17 +260,18 @@ class Segment(nn.Module):
     def _mask(self, mask: Tensor | None) -> Tensor | None:
         # Padding is on the right, so under a causal mask no token sees any: the kernel's own
         # causal path does, without a mask in memory.
-        return None if self._causal else mask
+        return None if self._causal or mask is None else mask.to(self.device)
 
     def _embed(
         self, input_ids: Tensor, mask: Tensor | None, token_types: Tensor | None
     ) -> dict[str, Any]:
+        input_ids = input_ids.to(self.device)
         if self.checkpoint.family.causal:
             embeddings = self.model.base_model.get_input_embeddings()
             return {"inputs_embeds": embeddings(input_ids), "attention_mask": self._mask(mask)}
         extra = (
-            {"token_type_ids": token_types}
+            {"token_type_ids": token_types.to(self.device)}
             if token_types is not None and self.checkpoint.family.token_types
             else {}
         )
-        return {"input_ids": input_ids, "attention_mask": mask} | extra
+        return {"input_ids": input_ids, "attention_mask": self._mask(mask)} | extra

@@ -30,7 +30,7 @@ class Bottom(Segment):
     ) -> Tensor:
         """Token ids [B, S] (int64) -> h1 [B, S, D]; `token_types` [B, S] for pairs of texts."""
         self._ready()
-        with self._precision(input_ids.device):
+        with self._precision():
             hidden: Tensor = self.model(
                 **self._embed(input_ids, mask, token_types)
             ).last_hidden_state
@@ -43,7 +43,8 @@ class Trunk(Segment):
     def forward(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
         """h1 [B, S, D] -> h2 [B, S, D]; what stands where padding is does not matter."""
         self._ready()
-        with self._precision(hidden.device):
+        hidden = hidden.to(self.device)
+        with self._precision():
             out: Tensor = self.model(
                 inputs_embeds=hidden, attention_mask=self._mask(mask)
             ).last_hidden_state
@@ -67,16 +68,18 @@ class _Ended(Segment):
                 the label of the one before it, -100 where it shall not count.
         """
         if isinstance(self.task, Classification):
-            return heads.classification_loss(logits, labels)
-        return heads.next_token_loss(logits, labels)
+            return heads.classification_loss(logits, labels.to(logits.device))
+        return heads.next_token_loss(logits, labels.to(logits.device))
 
     def _learn(self, inputs: dict[str, Any], mask: Tensor | None, labels: Tensor) -> Tensor:
+        labels = labels.to(self.device)
         if isinstance(self.task, Classification):
             return self.loss(self._finish(inputs, mask).float(), labels)
         states, targets, _ = self._predicting(inputs, labels)
         return heads.chunked_loss(states, targets, words_alone(self.model), self._rows)
 
     def _score(self, inputs: dict[str, Any], mask: Tensor | None, labels: Tensor) -> Tally:
+        labels = labels.to(self.device)
         if isinstance(self.task, Classification):
             return tally(self._finish(inputs, mask).float(), labels)
         chosen = self._predicting(inputs, labels)
@@ -101,6 +104,7 @@ class _Ended(Segment):
         assert isinstance(self.task, Classification)
         if self.prediction is not None:
             hidden = self.prediction(hidden)
+        mask = None if mask is None else mask.to(self.device)
         scores: Tensor = self.head(heads.pool(hidden, mask, self.task.pooling))
         return scores
 
@@ -116,7 +120,7 @@ class Top(_Ended):
     def forward(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
         """h2 [B, S, D] -> logits, [B, C] for classification or [B, S, V] for a causal LM."""
         self._ready()
-        with self._precision(hidden.device):
+        with self._precision():
             return self._finish(self._inputs(hidden, mask), mask).float()
 
     def learn(self, hidden: Tensor, mask: Tensor | None, labels: Tensor) -> Tensor:
@@ -125,23 +129,23 @@ class Top(_Ended):
         Of a causal LM's logits only some exist at a time; see `heads.chunked_loss`.
         """
         self._ready()
-        with self._precision(hidden.device):
+        with self._precision():
             return self._learn(self._inputs(hidden, mask), mask, labels)
 
     @torch.no_grad()
     def score(self, hidden: Tensor, mask: Tensor | None, labels: Tensor) -> Tally:
         """Right predictions and losses of h2 [B, S, D], with as few logits as in `learn`."""
         self._ready()
-        with self._precision(hidden.device):
+        with self._precision():
             return self._score(self._inputs(hidden, mask), mask, labels)
 
     def _inputs(self, hidden: Tensor, mask: Tensor | None) -> dict[str, Any]:
-        return {"inputs_embeds": hidden, "attention_mask": self._mask(mask)}
+        return {"inputs_embeds": hidden.to(self.device), "attention_mask": self._mask(mask)}
 
     def final(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
         """h2 [B, S, D] -> final hidden states [B, S, D], as no head has seen them."""
         self._ready()
-        with self._precision(hidden.device):
+        with self._precision():
             states: Tensor = self.model.base_model(**self._inputs(hidden, mask)).last_hidden_state
         return states
 
@@ -150,14 +154,15 @@ class Top(_Ended):
 
         Pooled as the task's head pools; over a language model's tokens, the mean.
         """
+        mask = None if mask is None else mask.to(self.device)
         pooling = self.task.pooling if isinstance(self.task, Classification) else "mean"
-        return heads.pool(final.float(), mask, pooling)
+        return heads.pool(final.to(self.device).float(), mask, pooling)
 
     def judge(self, final: Tensor, mask: Tensor | None = None) -> Tensor:
         """What the head of a classification makes of final states: [B, S, D] -> logits [B, C]."""
         self._ready()
-        with self._precision(final.device):
-            return self._judge(final, mask).float()
+        with self._precision():
+            return self._judge(final.to(self.device), mask).float()
 
 
 def reach_of(family: Family, task: Task, blocks: int) -> Reach:
@@ -183,7 +188,7 @@ class Whole(_Ended):
     ) -> Tensor:
         """Token ids [B, S] -> logits, [B, C] for classification or [B, S, V] for a causal LM."""
         self._ready()
-        with self._precision(input_ids.device):
+        with self._precision():
             return self._finish(self._embed(input_ids, mask, token_types), mask).float()
 
     def learn(
@@ -195,7 +200,7 @@ class Whole(_Ended):
     ) -> Tensor:
         """Mean loss of token ids [B, S], taken as `Top.learn` takes it."""
         self._ready()
-        with self._precision(input_ids.device):
+        with self._precision():
             return self._learn(self._embed(input_ids, mask, token_types), mask, labels)
 
 

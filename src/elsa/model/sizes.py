@@ -23,6 +23,7 @@ from elsa.core.cost import FLOAT32, Activations, Growth, ModelShape, Tensors
 from elsa.core.score import IGNORED
 from elsa.core.split import Split
 from elsa.model import adapters
+from elsa.model.accelerator import CPU
 from elsa.model.checkpoint import Checkpoint
 from elsa.model.heads import CHUNK
 from elsa.model.segment import Segment
@@ -80,11 +81,11 @@ def tensors_of(checkpoint: Checkpoint, task: Task, lora: LoraSpec) -> Tensors:
 def activations_of(
     checkpoint: Checkpoint, task: Task, lora: LoraSpec, *, recompute: bool = False
 ) -> Activations:
-    """What a device's step holds at its peak, measured in small ones.
+    """What a device's step holds at its peak, measured in small ones on the processor.
 
     A model of less than three blocks can be split in one way only, and has no further blocks.
     """
-    learning = replace(lora, first=0)
+    checkpoint, learning = replace(checkpoint, device=CPU), replace(lora, first=0)
     growth = partial(_growth, checkpoint, task, recompute=recompute)
     base = growth(learning, (1, 0))
     if checkpoint.blocks < 3:
@@ -227,7 +228,7 @@ def _fill(segment: Segment) -> None:
     """Give its frozen tensors memory: zeros, which take none before they are read."""
     for _, module, leaf in list(segment._frozen_slots()):
         shape = module._parameters[leaf].shape  # type: ignore[union-attr]
-        zeros = torch.zeros(shape, dtype=segment.checkpoint.dtype)
+        zeros = torch.zeros(shape, dtype=segment.checkpoint.dtype, device=segment.device)
         module._parameters[leaf] = nn.Parameter(zeros, requires_grad=False)
 
 

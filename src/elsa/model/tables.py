@@ -38,6 +38,11 @@ class Table:
             return found.to(dtype)
         return (found * self.scales[ids]).to(dtype)
 
+    def on(self, device: torch.device) -> "Table":
+        """The same, lying there."""
+        scales = None if self.scales is None else self.scales.to(device)
+        return Table(self.values.to(device), scales)
+
     def product(self, hidden: Tensor) -> Tensor:
         """[T, D] -> [T, V]: `hidden` times each row."""
         out = hidden.new_empty(len(hidden), len(self.values))

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from elsa.errors import MissingTensorError, ModelError
+from elsa.model.accelerator import CPU
 from elsa.model.tables import Store, Table, stored
 
 INDEX = "model.safetensors.index.json"
@@ -33,23 +34,28 @@ class Weights:
     Attributes:
         directory: where the files lie.
         dtype: floating tensors are held in it.
+        device: where they lie.
         names_read: names, as in the files, of the tensors read so far, in order.
         bytes_read: their size in the files, in bytes.
     """
 
-    def __init__(self, directory: Path, prefix: str, dtype: torch.dtype) -> None:
+    def __init__(
+        self, directory: Path, prefix: str, dtype: torch.dtype, device: torch.device = CPU
+    ) -> None:
         """Find the files and the names in them.
 
         Args:
             directory: the model directory.
             prefix: what names of the base model may start with ("bert", "model", ...).
             dtype: floating tensors are converted to it.
+            device: where they are put.
 
         Raises:
             ModelError: there are no safetensors files, or a header cannot be read.
         """
         self.directory = directory
         self.dtype = dtype
+        self.device = device
         self.names_read: list[str] = []
         self.bytes_read = 0
         self._prefix = f"{prefix}."
@@ -84,7 +90,7 @@ class Weights:
                 found, _ = self._begun(path, spelling)
                 self._check_shape(found, name, spelling, shape)
                 blocks = partial(_rows, path, spelling, found)
-                self._tables[spelling] = stored(found, blocks, store)
+                self._tables[spelling] = stored(found, blocks, store).on(self.device)
             except (SafetensorError, OSError) as error:
                 raise ModelError(f"{path}: cannot be read ({error}); download it again") from error
         return self._tables[spelling]
@@ -133,8 +139,8 @@ class Weights:
         shape, first = self._begun(path, name)
         dtype = self.dtype if first.is_floating_point() else first.dtype
         if not shape:
-            return first.to(dtype, copy=True)
-        held, start = torch.empty(shape, dtype=dtype), 0
+            return first.to(self.device, dtype, copy=True)
+        held, start = torch.empty(shape, dtype=dtype, device=self.device), 0
         for rows in _rows(path, name, shape):
             held[start : start + len(rows)] = rows
             start += len(rows)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from elsa.model.accelerator import CPU
+
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
@@ -20,12 +22,14 @@ class OptimizerSettings:
             adapters they belong to; otherwise they start from zero.
         proximal: mu of FedProx (Li et al. 2020, arXiv 1812.06127): the loss gains
             mu / 2 |w - w0|^2, where w0 are the adapters that the edge round began with.
+        device: where the parameters lie; what goes in and out lies with the processor.
     """
 
     learning_rate: float
     weight_decay: float
     keep_moments: bool
     proximal: float = 0.0
+    device: torch.device = CPU
 
 
 class Learner:
@@ -39,11 +43,14 @@ class Learner:
     ) -> None:
         """Copy `adapters`, if any; go on from `moments`, as `moments()` gave, if names fit."""
         self.parameters = {
-            name: nn.Parameter(value.detach().clone()) for name, value in adapters.items()
+            name: nn.Parameter(value.detach().to(settings.device, copy=True))
+            for name, value in adapters.items()
         }
         self._proximal = settings.proximal
         self._start = (
-            {name: value.detach() for name, value in adapters.items()} if settings.proximal else {}
+            {name: value.detach().to(settings.device) for name, value in adapters.items()}
+            if settings.proximal
+            else {}
         )
         # Without adapters there is one group without parameters: an empty list would be refused.
         self._optimizer = torch.optim.AdamW(
@@ -55,7 +62,8 @@ class Learner:
         for name, parameter in self.parameters.items():
             if moments and f"step/{name}" in moments:
                 self._optimizer.state[parameter] = {
-                    kind: moments[f"{kind}/{name}"].clone() for kind in _MOMENTS
+                    kind: moments[f"{kind}/{name}"].to(settings.device, copy=True)
+                    for kind in _MOMENTS
                 }
 
     def step(self) -> None:
@@ -84,14 +92,14 @@ class Learner:
                 parameter.grad = parameter.grad + gradient * weight
 
     def tensors(self, names: Iterable[str] | None = None) -> dict[str, Tensor]:
-        """The adapters as they are now, detached but not copied."""
+        """The adapters as they are now, detached; copied only from a GPU."""
         chosen = self.parameters if names is None else names
-        return {name: self.parameters[name].detach() for name in chosen}
+        return {name: self.parameters[name].detach().cpu() for name in chosen}
 
     def moments(self) -> dict[str, Tensor]:
         """AdamW's state, under "exp_avg/<name>", "exp_avg_sq/<name>" and "step/<name>"."""
         return {
-            f"{kind}/{name}": state[kind]
+            f"{kind}/{name}": state[kind].cpu()
             for name, parameter in self.parameters.items()
             if (state := self._optimizer.state.get(parameter))
             for kind in _MOMENTS

@@ -131,11 +131,12 @@ class LocalStep:
     def down(self, g1: Tensor) -> None:
         """Backward pass of the bottom from the gradient [T, D] of h1; its adapters gather."""
         if self._h1 is not None:
-            torch.autograd.backward(self._h1, g1)
+            torch.autograd.backward(self._h1, g1.to(self._h1.device))
             return
         sizes = [sum(batch.lengths) for batch in self._batches]
         for part, gradient in enumerate(_pieces(g1, sizes)):
-            torch.autograd.backward(self._below(part), gradient)
+            h1 = self._below(part)
+            torch.autograd.backward(h1, gradient.to(h1.device))
 
     @torch.no_grad()
     def score(self, h2: Tensor) -> Tally:

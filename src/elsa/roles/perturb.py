@@ -129,4 +129,4 @@ class Disguise:
         if self.gradients is None or self.secret is None:
             return gradients
         drawn = self.secret.derive("gradients").normal(gradients.shape).to(torch.float32)
-        return self.gradients.texts(gradients, sizes, drawn)
+        return self.gradients.texts(gradients.cpu(), sizes, drawn)

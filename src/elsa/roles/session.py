@@ -201,6 +201,7 @@ class Session:
         names = self.trunk.adapter_names
         parameters = [self.parameters[name] for name in names]
         wanted = parameters if self.frozen else [*parameters, pending.h1]
+        g2 = g2.to(pending.h2.device)
         found = torch.autograd.grad(pending.h2, wanted, g2, allow_unused=True)
         del self._pending[part]
         self.finish(names, found[: len(parameters)], len(pending.lengths), gather)
@@ -222,7 +223,8 @@ class Session:
             CodecError: they overflow; nothing is gathered then.
         """
         # AdamW squares them; one that overflows would spoil a trunk that others share.
-        if not all(bool(torch.isfinite(g.square().sum())) for g in gradients if g is not None):
+        energies = [it.square().sum() for it in gradients if it is not None]
+        if energies and not bool(torch.isfinite(torch.stack(energies)).all()):
             raise CodecError(
                 f"device {self.peer}: its gradients overflow in the trunk; its training has "
                 "diverged"
