@@ -25,6 +25,7 @@ from plan import Stand
 
 from elsa.config.load import load_config
 from elsa.engine.machine import prepare
+from elsa.roles.exchange import Ahead, Due
 from elsa.wire.messages import Activations, Message
 
 STEPS = 8
@@ -48,6 +49,7 @@ def child(model: str, rows: Path, way: str) -> None:
         except StopIteration:
             break
         own += process_time() - began
+        assert not isinstance(request, Ahead | Due)  # one micro-batch in flight
         if isinstance(request, Activations):  # what came before it ends the step before
             found.append(own)
             own = 0.0
