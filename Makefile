@@ -12,7 +12,7 @@ TORCH_INDEX ?=
 GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | head -n 1)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test deploy-demo setup flower lint unit docs proto lock bench clean
+.PHONY: run test deploy-demo setup flower ray lint unit docs proto lock bench clean
 
 run: setup
 	$(BIN)/elsa run
@@ -43,13 +43,20 @@ flower: .venv/.flower
 	$(BIN)/pip install --quiet --no-deps --requirement requirements-flower.lock
 	@touch $@
 
+# Ray, for elsa run --engine ray and its tests: the same versions and 7 packages more.
+ray: .venv/.ray
+
+.venv/.ray: requirements-ray.lock $(READY)
+	$(BIN)/pip install --quiet --no-deps --requirement requirements-ray.lock
+	@touch $@
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-unit: setup flower
+unit: setup flower ray
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadgroup
 
 docs: setup
@@ -66,8 +73,10 @@ COMPILE := $(BIN)/pip-compile --quiet --extra dev --strip-extras --no-annotate -
 lock:
 	$(COMPILE) --extra flower --constraint constraints.txt --output-file requirements-flower.lock \
 		pyproject.toml
+	$(COMPILE) --extra ray --constraint requirements-flower.lock --output-file requirements-ray.lock \
+		pyproject.toml
 	$(COMPILE) --constraint requirements-flower.lock --output-file requirements.lock pyproject.toml
-	sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' requirements.lock requirements-flower.lock
+	sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' requirements.lock requirements-*.lock
 
 clean:
 	rm -rf .venv build dist runs site .mypy_cache .ruff_cache .pytest_cache

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,10 +12,11 @@ from elsa.cli.progress import Progress
 from elsa.cli.stopping import say, stoppable
 from elsa.config.load import load_config
 from elsa.config.printing import default_toml
-from elsa.errors import ElsaError, Interrupted
+from elsa.errors import ConfigError, ElsaError, Interrupted
 from elsa.model.lean import import_lean
 
 if TYPE_CHECKING:
+    from elsa.engine.playing import Engine
     from elsa.engine.run import Result
 
 app = typer.Typer(
@@ -31,6 +32,18 @@ RunPath = Annotated[Path, typer.Argument(help="Folder of a run, such as runs/qui
 Trace = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Write a Chrome trace of the rounds, in simulated time."),
+]
+EngineName = Annotated[
+    Literal["embedded", "ray"],
+    typer.Option(help="What plays the rounds: this process, or one an edge on a Ray cluster."),
+]
+Address = Annotated[
+    str,
+    typer.Option(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="Of a Ray cluster that runs; one is started here if left out.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary alone, as JSON.")]
 
@@ -48,6 +61,8 @@ def run(
         Path | None, typer.Option(help="New folder for the run; runs/NAME if left out.")
     ] = None,
     trace: Trace = None,
+    engine: EngineName = "embedded",
+    ray_address: Address = "",
     json_: Json = False,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print the default config, commented.")
@@ -60,33 +75,41 @@ def run(
     settings = load_config(config, set_ or [])
     # Imported late, like everything that brings torch along: help and config errors come at once.
     import_lean()
-    from elsa.engine import run as engine
+    from elsa.engine import run as engine_run
 
     with Progress() as progress, stoppable() as stopped:
-        result = engine.run(
+        result = engine_run.run(
             settings,
             out=out,
             listen=progress.event,
             say=progress.say,
             stop=lambda: bool(stopped),
             trace=trace,
+            engine=_engine(engine, ray_address),
         )
     _finish(result, json_)
 
 
 @app.command()
-def resume(path: RunPath, trace: Trace = None, json_: Json = False) -> None:
+def resume(
+    path: RunPath,
+    trace: Trace = None,
+    engine: EngineName = "embedded",
+    ray_address: Address = "",
+    json_: Json = False,
+) -> None:
     """Go on with a run from its last checkpoint; the result is that of an uninterrupted run."""
     import_lean()
-    from elsa.engine import run as engine
+    from elsa.engine import run as engine_run
 
     with Progress() as progress, stoppable() as stopped:
-        result = engine.resume(
+        result = engine_run.resume(
             path,
             listen=progress.event,
             say=progress.say,
             stop=lambda: bool(stopped),
             trace=trace,
+            engine=_engine(engine, ray_address),
         )
     _finish(result, json_)
 
@@ -211,6 +234,18 @@ def main() -> None:
     except ElsaError as error:
         say(f"{type(error).__name__}: {error}")
         sys.exit(1)
+
+
+def _engine(name: str, address: str) -> "Engine":
+    if name == "ray":
+        from elsa.engine.ray.engine import OnRay
+
+        return OnRay(address)
+    if address:
+        raise ConfigError(f"--ray-address {address} goes with --engine ray")
+    from elsa.engine.playing import EMBEDDED
+
+    return EMBEDDED
 
 
 def _finish(result: "Result", as_json: bool) -> None:

@@ -15,7 +15,7 @@ from elsa.engine.conversation import Conversation, in_lockstep, one_by_one
 from elsa.engine.federation import Federation
 from elsa.engine.globalround import DeviceRound, Watch
 from elsa.engine.schedule import Leg, Schedule
-from elsa.engine.timeline import Seen, Timeline
+from elsa.engine.timeline import CLOUD, Seen, Timeline
 from elsa.errors import ElsaError
 from elsa.roles.attacker import Attacker
 from elsa.roles.device import Device, Trained
@@ -23,7 +23,7 @@ from elsa.roles.edge import Edge
 from elsa.wire.inprocess import InProcess
 from elsa.wire.layers import Observe
 from elsa.wire.messages import EdgeScores, EdgeUpdate, EvaluationOrder, Message, RoundOrder
-from elsa.wire.transport import Layer, Link
+from elsa.wire.transport import Layer, Link, serve
 from elsa.wire.watching import Behaviours, Verdicts
 
 
@@ -73,6 +73,17 @@ class EdgeSide:
         self._buffers = config.aggregate.late == "buffer"
         self._quorum = config.deploy.device_quorum
         self._grace = config.deploy.straggler_seconds
+
+    def answer(self, frame: bytes, at: float, speeds: Mapping[str, Speed]) -> bytes:
+        """Answer the cloud, as bytes over the link; see `train` and `evaluate`."""
+
+        def handle(_: str, request: Message) -> Message:
+            if isinstance(request, EvaluationOrder):
+                return self.evaluate(request)
+            assert isinstance(request, RoundOrder | Verdicts)
+            return self.train(request, at, speeds)
+
+        return serve(handle, CLOUD, frame)
 
     def train(
         self, request: RoundOrder | Verdicts, at: float, speeds: Mapping[str, Speed]

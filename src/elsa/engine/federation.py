@@ -1,7 +1,7 @@
 """All parties of a run in one process, with the links between them."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from elsa.config.schema import Config
 from elsa.core.cost import ModelShape
 from elsa.engine.clock import Speed
+from elsa.engine.cloudstate import known_to, remind
 from elsa.record.shelf import Shelf
 from elsa.roles.attacker import Attacker
 from elsa.roles.cloud import Cloud
@@ -68,17 +69,21 @@ class Federation:
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a checkpoint must hold, by owner and name, but for what is shelved."""
-        held = {f"global/{name}": value for name, value in self.cloud.adapters.items()}
-        held |= {f"server/{name}": value for name, value in self.cloud.moments().items()}
-        for name, edge in self.edges.items():
-            held |= {f"edge-flight/{name}/{key}": it for key, it in edge.flights().items()}
-        for kind, parties in (("device", self.devices), ("edge", self.edges)):
-            for name, party in parties.items():
-                moments = party.moments() if self.shelf is None else {}
-                for key, value in moments.items():
-                    held[f"{kind}/{name}/{key}"] = value
-                for key, value in party.memory().items():
-                    held[f"{kind}-memory/{name}/{key}"] = value
+        return known_to(self.cloud) | self.held_by(self.edges, self.devices)
+
+    def held_by(self, edges: Iterable[str], devices: Iterable[str]) -> dict[str, Tensor]:
+        """The part of `tensors` that is of these edges and devices."""
+        held: dict[str, Tensor] = {}
+        parties: list[tuple[str, str, Device | Attacker | Edge]] = []
+        parties += [("device", name, self.devices[name]) for name in devices]
+        parties += [("edge", name, self.edges[name]) for name in edges]
+        for kind, name, party in parties:
+            moments = party.moments() if self.shelf is None else {}
+            parts: dict[str, Mapping[str, Tensor]] = {"": moments, "-memory": party.memory()}
+            if isinstance(party, Edge):
+                parts["-flight"] = party.flights()
+            for part, tensors in parts.items():
+                held |= {f"{kind}{part}/{name}/{key}": value for key, value in tensors.items()}
         return held
 
     def positions(self) -> dict[str, int]:
@@ -92,26 +97,30 @@ class Federation:
 
         What is shelved must have been restored before.
         """
-        held: dict[tuple[str, str], dict[str, Tensor]] = defaultdict(dict)
-        adapters: dict[str, Tensor] = {}
-        server: dict[str, Tensor] = {}
-        for key, value in tensors.items():
-            kind, _, rest = key.partition("/")
-            if kind == "global":
-                adapters[rest] = value
-            elif kind == "server":
-                server[rest] = value
-            else:
-                owner, _, name = rest.partition("/")
-                held[kind, owner][name] = value
-        ordered = {name: adapters[name] for name in self.cloud.adapters}
-        self.cloud.restore(ordered, round_, server)
-        for name, device in self.devices.items():
+        remind(self.cloud, round_, tensors)
+        self.hand_back(tensors, self.edges, positions)
+
+    def hand_back(
+        self, tensors: Mapping[str, Tensor], edges: Iterable[str], positions: Mapping[str, int]
+    ) -> None:
+        """Have these edges, and the devices whose positions are given, go on from `tensors`."""
+        held = by_party(tensors)
+        for name, position in positions.items():
             moments = held["device", name] if self.shelf is None else None
-            device.restore(moments, held["device-memory", name], positions[name])
-        for name, edge in self.edges.items():
+            self.devices[name].restore(moments, held["device-memory", name], position)
+        for name in edges:
             moments = held["edge", name] if self.shelf is None else None
-            edge.restore(moments, held["edge-memory", name], held["edge-flight", name])
+            self.edges[name].restore(moments, held["edge-memory", name], held["edge-flight", name])
+
+
+def by_party(tensors: Mapping[str, Tensor]) -> Mapping[tuple[str, str], dict[str, Tensor]]:
+    """What `Federation.held_by` gave, by what it is and whose; empty where there is nothing."""
+    held: dict[tuple[str, str], dict[str, Tensor]] = defaultdict(dict)
+    for key, value in tensors.items():
+        kind, _, rest = key.partition("/")
+        owner, _, name = rest.partition("/")
+        held[kind, owner][name] = value
+    return held
 
 
 def shelved(federation: Federation, folder: Path) -> Federation:

@@ -53,10 +53,15 @@ def prepare(threads: int, *, sparing: bool = False) -> int:
         os.environ.setdefault(name, size)
     if sparing:
         _return_at_once()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = threads or min(psutil.cpu_count(logical=False) or 1, cores or 1)
+    threads = threads or cores()
     torch.set_num_threads(threads)
     return threads
+
+
+def cores() -> int:
+    """Physical cores that this process may use."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(psutil.cpu_count(logical=False) or 1, usable or 1)
 
 
 def give_back() -> None:

@@ -24,7 +24,7 @@ from elsa.engine.federation import Federation
 from elsa.engine.parts import ModelParts
 from elsa.engine.prices import Price, Prices, device_memories
 from elsa.engine.schedule import Leg, finish_times
-from elsa.engine.tasks import devices_of
+from elsa.engine.tasks import models_of
 from elsa.errors import SplitError
 from elsa.roles.attacker import Attacker
 from elsa.roles.device import Device
@@ -78,11 +78,7 @@ class Planner:
 
     def __init__(self, federation: Federation, sources: Sources, config: Config) -> None:
         names = list(federation.devices)
-        self._models = {
-            name: task.model
-            for task, own in zip(sources.tasks, devices_of(config, names), strict=True)
-            for name in own
-        }
+        self._models = models_of(config, sources.tasks, names)
         priced = {task.model: Prices(config, task.model) for task in sources.tasks}
         self.prices = {name: priced[model] for name, model in self._models.items()}
         self.memories = device_memories(config.network, names, config.run.seed)

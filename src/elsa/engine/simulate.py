@@ -3,52 +3,80 @@
 One frozen backbone serves every device; a virtual clock says how long the round would have taken.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any, NoReturn
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NoReturn, Protocol
 
 from elsa.core.score import Tally
-from elsa.engine.clock import cloud_seconds, drifted, order_seconds
+from elsa.engine.clock import Speed, cloud_seconds, drifted, order_seconds
 from elsa.engine.edgeside import EdgeSide
 from elsa.engine.federation import Federation
 from elsa.engine.globalround import Asked, Watch, play_round
-from elsa.engine.timeline import Timeline
+from elsa.engine.timeline import CLOUD, Timeline
 from elsa.errors import ElsaError
 from elsa.roles.cloud import tallies
 from elsa.roles.exchange import expect
-from elsa.wire.inprocess import InProcess
-from elsa.wire.messages import (
-    DeviceReport,
-    EdgeScores,
-    EvaluationOrder,
-    Message,
-    RoundOrder,
-)
-from elsa.wire.transport import Handler, Layer, Link, Passage
-from elsa.wire.watching import Verdicts
-
-CLOUD = "cloud"
+from elsa.wire.messages import DeviceReport, EdgeScores, Message, RoundOrder
+from elsa.wire.transport import Caller, Link
 
 
-class _Cable:
-    """A layer that takes down how many bytes an exchange of a link moved each way."""
+class Side(Protocol):
+    """Everything below one edge's link to the cloud: `EdgeSide`, or one in another process.
 
-    def __init__(self) -> None:
-        self.asked = 0
-        self.answered = 0
+    Attributes:
+        seconds: simulated, that the edge rounds of the last request took.
+    """
 
-    def __call__(self, passage: Passage) -> bytes:
-        if passage.direction == passage.link.direction(request=True):
-            self.asked = len(passage.data)
-        else:
-            self.answered = len(passage.data)
-        return passage.data
+    seconds: float
+
+    def answer(self, frame: bytes, at: float, speeds: Mapping[str, Speed]) -> bytes:
+        """The frame that answers a frame of the cloud; see `EdgeSide.train`."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Work under way after a global round, as plain values for a checkpoint."""
+        ...
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from an earlier `state`."""
+        ...
+
+
+class Line:
+    """The cloud's link to an edge of a simulation.
+
+    Attributes:
+        there: simulated seconds until the last request had come.
+        seconds: simulated seconds until its answer was back.
+    """
+
+    def __init__(self, simulation: "Simulation", edge: str, side: Side) -> None:
+        self.there = self.seconds = 0.0
+        self._of = simulation
+        self._link = Link("edge_cloud", edge, CLOUD)
+        self._side = side
+
+    def call(self, request: Message) -> Message:
+        """Ask the edge, and wait for the answer; see `wire.transport.Transport`."""
+        return Caller(self._exchange, self._link, self._of.federation.layers).call(request)
+
+    def _exchange(self, frame: bytes) -> bytes:
+        of, network = self._of, self._of.federation.config.network
+        self.there = order_seconds(network, len(frame))
+        answer = self._side.answer(frame, of.seconds + self.there, of.speeds)
+        moving = cloud_seconds(network, len(answer), len(frame))
+        self.seconds = moving + self._side.seconds
+        return answer
 
 
 class Simulation:
     """Runs a federation round by round.
 
     Attributes:
+        federation: who takes part.
         seconds: simulated time so far.
+        speeds: of the devices in this round.
+        sides: what is below the cloud's link to each edge.
+        lines: these links.
     """
 
     def __init__(
@@ -56,35 +84,44 @@ class Simulation:
         federation: Federation,
         watch: Watch | None = None,
         timeline: Timeline | None = None,
+        sides: Mapping[str, Side] | None = None,
     ) -> None:
-        """Set up; `watch` is told how it goes, `timeline` when."""
+        """Set up.
+
+        Args:
+            federation: who takes part.
+            watch: told how it goes.
+            timeline: told when.
+            sides: what plays each edge with its devices; None has this process do it.
+        """
         self.federation = federation
         self.seconds = 0.0
+        self.speeds = federation.speeds
         self._watch = watch or Watch()
         self._timeline = timeline
-        self._sides = {
+        self.sides: Mapping[str, Side] = sides or {
             name: EdgeSide(federation, edge, self._watch, timeline)
             for name, edge in federation.edges.items()
         }
-        self._speeds = federation.speeds
+        self.lines = {name: Line(self, name, side) for name, side in self.sides.items()}
 
     def gather(self) -> None:
         """All are always there."""
 
     def state(self) -> dict[str, Any]:
         """Work under way at the edges after a global round, as plain values for a checkpoint."""
-        return {name: side.state() for name, side in self._sides.items()}
+        return {name: side.state() for name, side in self.sides.items()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from an earlier `state`."""
-        for name, side in self._sides.items():
+        for name, side in self.sides.items():
             side.restore(state[name])
 
     def train_round(self) -> list[DeviceReport]:
         """One global round: orders out, edge rounds, updates back, the mean taken."""
         cloud, config = self.federation.cloud, self.federation.config
         number, began = cloud.round, self.seconds
-        self._speeds = drifted(self.federation.speeds, config.network, config.run.seed, number)
+        self.speeds = drifted(self.federation.speeds, config.network, config.run.seed, number)
         reports = play_round(cloud, self._answers, _fail, self._watch)
         if self._timeline:
             self._timeline.round(number, began, self.seconds)
@@ -100,49 +137,36 @@ class Simulation:
         meter.phase = "evaluate"
         try:
             orders = self.federation.cloud.evaluation_orders(testers)
-            answers = [expect(EdgeScores, self._evaluate(*order)) for order in orders.items()]
+            answers = [expect(EdgeScores, answer) for _, answer in self.ask(orders)]
         finally:
             meter.phase = "train"
         return tallies(answers)
 
+    def ask(self, requests: Mapping[str, Message]) -> Iterable[tuple[str, Message]]:
+        """The answer of each edge, in the order in which they are asked: one after the other.
+
+        Raises:
+            ElsaError: an edge refuses.
+        """
+        for name, request in requests.items():
+            yield name, self.lines[name].call(request)
+
     def _answers(self, asked: Mapping[str, Asked]) -> Iterator[tuple[str, Message]]:
-        """One edge after the other; those of a real federation would answer at the same time."""
+        """Those of a real federation would answer at the same time, and so they do by the clock."""
         slowest = 0.0
-        for name, request in asked.items():
-            reply, seconds = self._ask_edge(name, request)
-            slowest = max(slowest, seconds)
-            yield name, reply
+        for name, answer in self.ask(asked):
+            self._draw(name, asked[name], answer)
+            slowest = max(slowest, self.lines[name].seconds)
+            yield name, answer
         self.seconds += slowest
 
-    def _ask_edge(self, name: str, request: RoundOrder | Verdicts) -> tuple[Message, float]:
-        """The edge's answer, and the simulated seconds until it was there."""
-        side, network, cable = self._sides[name], self.federation.config.network, _Cable()
-
-        def handle(_: str, asked: Message) -> Message:
-            assert isinstance(asked, RoundOrder | Verdicts)
-            at = self.seconds + order_seconds(network, cable.asked)
-            return side.train(asked, at, self._speeds)
-
-        answer = self._link(name, handle, cable).call(request)
-        moving = cloud_seconds(network, cable.answered, cable.asked)
-        if self._timeline:
-            there = self.seconds + order_seconds(network, cable.asked)
-            asked, answered = type(request).__name__, type(answer).__name__
-            back = self.seconds + (moving + side.seconds)
-            self._timeline.sent(name, asked, self.seconds, there)
-            self._timeline.sent(name, answered, there + side.seconds, back)
-        return answer, moving + side.seconds
-
-    def _evaluate(self, name: str, order: EvaluationOrder) -> Message:
-        side = self._sides[name]
-        return self._link(name, lambda _, it: side.evaluate(expect(EvaluationOrder, it))).call(
-            order
-        )
-
-    def _link(self, edge: str, handle: Handler, *layers: Layer) -> InProcess:
-        return InProcess(
-            handle, Link("edge_cloud", edge, CLOUD), (*self.federation.layers, *layers)
-        )
+    def _draw(self, name: str, request: Asked, answer: Message) -> None:
+        if self._timeline is None:
+            return
+        line, side = self.lines[name], self.sides[name]
+        there, back = self.seconds + line.there, self.seconds + line.seconds
+        self._timeline.sent(name, type(request).__name__, self.seconds, there)
+        self._timeline.sent(name, type(answer).__name__, there + side.seconds, back)
 
 
 def _fail(edge: str, order: RoundOrder, error: ElsaError) -> NoReturn:  # noqa: ARG001

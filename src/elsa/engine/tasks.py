@@ -78,3 +78,14 @@ def devices_of(config: Config, names: Sequence[str]) -> list[Sequence[str]]:
         counts[due] += step
     ends = [sum(counts[: number + 1]) for number in range(len(counts))]
     return [names[end - count : end] for count, end in zip(counts, ends, strict=True)]
+
+
+def models_of(
+    config: Config, tasks: Sequence[TaskParts], names: Sequence[str]
+) -> dict[str, ModelParts]:
+    """The model of each device: that of its task."""
+    return {
+        name: task.model
+        for task, own in zip(tasks, devices_of(config, names), strict=True)
+        for name in own
+    }

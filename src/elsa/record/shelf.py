@@ -26,7 +26,11 @@ _WORD = 8
 
 
 class Shelf(MutableMapping[str, Mapping[str, Tensor]]):
-    """By owner, tensors by name; those that are given out are copies."""
+    """By owner, tensors by name; those that are given out are copies.
+
+    Attributes:
+        fresh: owners whose tensors were set since this was last cleared.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Start empty, with a file in `folder`.
@@ -45,28 +49,38 @@ class Shelf(MutableMapping[str, Mapping[str, Tensor]]):
         self._numbers: dict[Layout, int] = {}
         self._layouts: list[Layout] = []
         self._end = 0
+        self.fresh: set[str] = set()
 
     def __setitem__(self, owner: str, tensors: Mapping[str, Tensor]) -> None:
         """Keep these instead of what was kept; raises RunError if the disk is full."""
         held = {name: value.detach().contiguous() for name, value in tensors.items()}
         layout = tuple((name, _dtype(it), tuple(it.shape)) for name, it in held.items())
+        self.lay(owner, layout, b"".join(_bytes(it) for it in held.values()))
+
+    def lay(self, owner: str, layout: Layout, data: bytes) -> None:
+        """Keep what `lift` gave, of any shelf; raises RunError if the disk is full."""
         number = self._numbers.setdefault(layout, len(self._layouts))
         if number == len(self._layouts):
             self._layouts.append(layout)
-        data = b"".join(_bytes(it) for it in held.values())
         place, room, _ = self._places.get(owner, (0, 0, 0))
         if room < len(data):
             place, room = self._end, len(data)
             self._end += room
         self._write(data, place)
         self._places[owner] = place, room, number
+        self.fresh.add(owner)
+
+    def lift(self, owner: str) -> tuple[Layout, bytes]:
+        """The tensors of an owner as they lie; raises KeyError where nothing is kept."""
+        place, _, number = self._places[owner]
+        layout = self._layouts[number]
+        return layout, os.pread(self._file.fileno(), sum(map(_size, layout)), place)
 
     def __getitem__(self, owner: str) -> dict[str, Tensor]:
         """What is kept; raises KeyError where nothing is."""
-        place, _, number = self._places[owner]
-        layout = self._layouts[number]
-        data = bytearray(os.pread(self._file.fileno(), sum(map(_size, layout)), place))
-        found, begin = {}, 0
+        layout, raw = self.lift(owner)
+        data, begin = bytearray(raw), 0
+        found: dict[str, Tensor] = {}
         for part in layout:
             name, dtype, shape = part
             kind, count = getattr(torch, dtype), math.prod(shape)
@@ -81,6 +95,7 @@ class Shelf(MutableMapping[str, Mapping[str, Tensor]]):
     def __delitem__(self, owner: str) -> None:
         """Keep nothing of an owner; its room stays unused."""
         del self._places[owner]
+        self.fresh.discard(owner)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)

@@ -123,9 +123,16 @@ class Meter:
 
     def restore(self, state: Sequence[Mapping[str, Any]]) -> None:
         """Go on from an earlier `state`; what was counted since is forgotten."""
-        flows = {_take(Flow, row): _take(Traffic, row) for row in state}
         with self._lock:
-            self._flows = flows
+            self._flows = {}
+        self.add(state)
+
+    def add(self, state: Sequence[Mapping[str, Any]]) -> None:
+        """Count also what another meter has counted, by its `state`."""
+        with self._lock:
+            for row in state:
+                flow = _take(Flow, row)
+                self._flows[flow] = self._flows.get(flow, Traffic()) + _take(Traffic, row)
 
     def _padded(self, passage: Passage) -> int:
         part: int = getattr(passage.message, "micro_batch", 0)

@@ -64,6 +64,11 @@ def test_it_holds_what_a_dictionary_holds_and_so_does_its_copy(tmp_path: Path, s
             shelf[owner] = plain[owner] = drawn(number, shapes)
     assert list(shelf) == list(plain)
     assert same(shelf, plain)
+    assert shelf.fresh == set(plain)
+    other = Shelf(tmp_path)
+    for owner in shelf:
+        other.lay(owner, *shelf.lift(owner))
+    assert same(other, plain)
     digest, again = shelf.copy_to(tmp_path / "copy"), Shelf(tmp_path)
     again["a"] = drawn(-1, [0, 0, 0])
     index = json.loads(json.dumps(shelf.index()))

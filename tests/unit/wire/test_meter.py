@@ -118,3 +118,14 @@ def test_restored_meter_goes_on_from_its_state(bench: Bench) -> None:
     again.ask(EDGE, Accepted(), Accepted())
     assert again.meter.state() == bench.meter.state()
     assert again.meter.by_hop() == bench.meter.by_hop()
+
+
+def test_what_two_meters_counted_is_what_one_would_have_counted(bench: Bench) -> None:
+    here, there = Bench(Meter()), Bench(Meter())
+    for link, request, meter in ((EDGE, H1, here), (DEVICE, H1, there), (DEVICE, G2, there)):
+        bench.ask(link, request, Accepted())
+        meter.ask(link, request, Accepted())
+    here.meter.add(there.meter.state())
+    assert here.meter.by_hop() == bench.meter.by_hop()
+    here.meter.add(there.meter.state())
+    assert here.meter.total(below="device-0").bytes == 2 * bench.meter.total(below="device-0").bytes

@@ -65,10 +65,10 @@ class Asking:
                 break
         return {name: answers[name] for name in requests}
 
-    def close(self) -> None:
-        """Ask nothing more; threads that wait end when their links are closed."""
+    def close(self, *, wait: bool = False) -> None:
+        """Ask nothing more; threads that wait end when their links are closed, `wait` for them."""
         self._over.set()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.shutdown(wait=wait, cancel_futures=True)
 
     def _answer(self, name: str, request: Message) -> Answer:
         while True:

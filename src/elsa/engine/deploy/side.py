@@ -7,6 +7,7 @@ from torch import Tensor
 
 from elsa.config.schema import Config
 from elsa.engine.build import assignment_of
+from elsa.engine.cloudstate import known_to, remind
 from elsa.roles.cloud import Cloud
 from elsa.roles.muster import Musterer
 from elsa.wire.meter import Meter
@@ -37,8 +38,7 @@ class CloudSide:
 
     def tensors(self) -> dict[str, Tensor]:
         """The global adapters, and what the cloud's optimizer remembers."""
-        held = {f"global/{name}": value for name, value in self.cloud.adapters.items()}
-        return held | {f"server/{name}": value for name, value in self.cloud.moments().items()}
+        return known_to(self.cloud)
 
     def positions(self) -> dict[str, int]:
         """None: how far a device is, the device knows."""
@@ -49,9 +49,4 @@ class CloudSide:
     ) -> None:
         """Go on from what `tensors` gave before this round."""
         assert not positions
-        found: dict[str, dict[str, Tensor]] = {"global": {}, "server": {}}
-        for key, value in tensors.items():
-            kind, _, name = key.partition("/")
-            found[kind][name] = value
-        ordered = {name: found["global"][name] for name in self.cloud.adapters}
-        self.cloud.restore(ordered, round_, found["server"])
+        remind(self.cloud, round_, tensors)
