@@ -3,10 +3,10 @@
 On one core, where the edges of both compute one after the other, the difference is what Ray takes:
 its own processes, what crosses, and what is done twice. On two, each of two edges has a core, and
 one process has both for its threads. Time is from the first checkpoint to the last, so with
-evaluation and checkpoints and without the start, which is told apart (until the first round).
-Memory is that of all processes together, shared parts counted once, looked at every second. Both
-engines must end with the same adapters where both compute with one thread. Prints a table, writes
-JSON.
+evaluation and checkpoints and without the start, which is told apart: on the clock, and as processor
+time of all processes together, which counts what Ray does while it waits. Processes are looked
+at twice a second. Memory is that of all of them, shared parts counted once. Both engines must end
+with the same adapters where both compute with one thread. Prints a table, writes JSON.
 
     python benchmarks/spread.py --out docs/results/spread.json
 """
@@ -19,8 +19,10 @@ import subprocess
 import sys
 import tempfile
 from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from time import monotonic
+from time import time
 from typing import Any
 
 import psutil
@@ -41,6 +43,47 @@ ARMS = {
     "ray, two cores": ("ray", 2, 1),
 }
 """Engine, cores that it may use, threads of a process."""
+MEASURES = ("ms_a_sample", "cpu_ms_a_sample", "rest_s", "rest_cpu_s", "peak_mb")
+
+
+@dataclass
+class Watched:
+    """What a process and those below it took.
+
+    Attributes:
+        peak: most memory of all together, in bytes.
+        spent: processor seconds of all by then, by the time of each look.
+    """
+
+    peak: int = 0
+    spent: list[tuple[float, float]] = field(default_factory=list)
+    _each: dict[int, float] = field(default_factory=dict)
+
+    def wait_for(self, process: subprocess.Popen[bytes]) -> None:
+        """Look until it ends."""
+        looked = psutil.Process(process.pid)
+        while process.poll() is None:
+            with suppress(psutil.Error):
+                self._look([looked, *looked.children(recursive=True)])
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(0.5)
+
+    def by(self, when: float) -> float:
+        """Processor seconds by a time, between looks in proportion."""
+        for (one, less), (two, more) in pairwise([(0.0, 0.0), *self.spent]):
+            if one <= when <= two:
+                return less + (more - less) * (when - one) / (two - one)
+        return self.spent[-1][1]
+
+    def _look(self, processes: list[psutil.Process]) -> None:
+        memory = 0
+        for each in processes:
+            with suppress(psutil.Error):
+                times = each.cpu_times()
+                self._each[each.pid] = times.user + times.system
+                memory += each.memory_full_info().pss
+        self.peak = max(self.peak, memory)
+        self.spent.append((time(), sum(self._each.values())))
 
 
 def play(arm: str, settings: tuple[str, ...]) -> dict[str, Any]:
@@ -50,44 +93,31 @@ def play(arm: str, settings: tuple[str, ...]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="spread-") as folder:
         out, log = Path(folder) / "run", Path(folder) / "log"
         command = (sys.executable, "-m", "elsa.cli.main", "run", "--engine", engine, *words)
-        usable = sorted(os.sched_getaffinity(0))[:cores]
-        began = monotonic()
+        began, watched = time(), Watched()
         with log.open("wb") as file:
             process = subprocess.Popen(
-                (*command, "--out", str(out)),
-                stdout=file,
-                stderr=subprocess.STDOUT,
+                (*command, "--out", str(out)), stdout=file, stderr=subprocess.STDOUT
             )
+            usable = sorted(os.sched_getaffinity(0))[:cores]
             os.sched_setaffinity(process.pid, usable)  # and of all that it starts
-            peak = watched(process)
-        whole = monotonic() - began
+            watched.wait_for(process)
+        whole = time() - began
         if process.returncode:
             sys.exit(log.read_text(encoding="utf-8"))
         events = read_events(out / "events.jsonl")
-        saved = [it.time for it in events if it.event.kind == "checkpoint_saved"]
         adapter = (out / "adapter" / "adapter_model.safetensors").read_bytes()
+    saved = [it.time for it in events if it.event.kind == "checkpoint_saved"]
     samples = sum(it.event.samples for it in events if it.event.kind == "round_finished")
+    first, last = saved[0], saved[-1]
+    computed = watched.by(last) - watched.by(first)
     return {
-        "ms_a_sample": 1e3 * (saved[-1] - saved[0]) / samples,
-        "rest_s": whole - (saved[-1] - saved[0]),
-        "peak_mb": peak / 1e6,
+        "ms_a_sample": 1e3 * (last - first) / samples,
+        "cpu_ms_a_sample": 1e3 * computed / samples,
+        "rest_s": whole - (last - first),
+        "rest_cpu_s": watched.spent[-1][1] - computed,
+        "peak_mb": watched.peak / 1e6,
         "adapter": hashlib.sha256(adapter).hexdigest(),
     }
-
-
-def watched(process: subprocess.Popen[bytes]) -> int:
-    """Wait for a process; the most memory that it and those below it had, in bytes."""
-    peak, looked = 0, psutil.Process(process.pid)
-    while True:
-        with suppress(psutil.Error):
-            total = 0
-            for each in (looked, *looked.children(recursive=True)):
-                with suppress(psutil.Error):
-                    total += each.memory_full_info().pss
-            peak = max(peak, total)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(1)
-            return peak
 
 
 def main() -> None:
@@ -109,12 +139,12 @@ def main() -> None:
     rows = []
     for arm in options.arms:
         base = arm.replace("ray", "embedded")
-        middle = {
-            name: statistics.median(turn[arm][name] for turn in turns)
-            for name in ("ms_a_sample", "rest_s", "peak_mb")
+        middle = {it: statistics.median(turn[arm][it] for turn in turns) for it in MEASURES}
+        ratios = {
+            f"{name}_ratio": statistics.median(turn[arm][it] / turn[base][it] for turn in turns)
+            for name, it in (("time", "ms_a_sample"), ("cpu", "cpu_ms_a_sample"))
         }
-        ratios = [turn[arm]["ms_a_sample"] / turn[base]["ms_a_sample"] for turn in turns]
-        rows.append({"arm": arm, **middle, "time_ratio": statistics.median(ratios)})
+        rows.append({"arm": arm, **middle, **ratios})
     print_table(rows)
     if options.out:
         facts = {"machine": machine(), "settings": settings}

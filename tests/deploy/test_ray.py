@@ -35,14 +35,15 @@ def test_as_documented_with_a_process_killed_it_is_the_run_of_one_process_and_le
     (tmp_path / "federation.toml").write_text(dump_toml(config), encoding="utf-8")
     (line,) = re.findall(r"^elsa (run .*--engine ray)$", PAGE.read_text("utf-8"), re.MULTILINE)
     command = (Path(sys.executable).with_name("elsa"), *line.split(), "--out", "out", "--json")
+    # A cluster of someone else is not joined.
     environment = os.environ | {"TMPDIR": str(temporary), "RAY_ADDRESS": "127.0.0.1:1"}
     said = []
     with subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     ) as process:
         assert process.stderr is not None
-        for line in process.stderr:
-            said.append(line.decode())
+        for words in process.stderr:
+            said.append(words.decode())
             if found := re.search(r"edge-1 at [^;]*process (\d+)", said[-1]):
                 victim = int(found[1])
             if said[-1].startswith("round 1/3"):

@@ -55,9 +55,9 @@ def packed(tensors: Mapping[str, Tensor]) -> bytes:
     if not tensors:
         return b""
     # Each in memory of its own, as the format wants.
-    return safetensors.torch.save(
-        {name: value.detach().contiguous().clone() for name, value in tensors.items()}
-    )
+    alone = {name: value.detach().contiguous().clone() for name, value in tensors.items()}
+    data: bytes = safetensors.torch.save(alone)
+    return data
 
 
 def unpacked(data: bytes) -> dict[str, Tensor]:

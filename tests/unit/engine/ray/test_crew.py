@@ -30,11 +30,12 @@ Death = tuple[str, str, int]
 MODES: dict[str, tuple[tuple[str, ...], list[Death]]] = {
     "moving": (
         (
-            "federation.devices=5",
+            "federation.devices=4",
             "federation.rounds=3",
+            "federation.local_steps=1",
             "partition.min_rows=4",
             "network.latency_spread=1.0",
-            "network.drift=0.5",
+            "network.drift=1.0",
             "cluster.strategy=behaviour",
             "cluster.trust=true",
             "cluster.every=1",
@@ -42,7 +43,11 @@ MODES: dict[str, tuple[tuple[str, ...], list[Death]]] = {
             "cluster.probe_count=16",
             "evaluate.every=2",  # else all who move would be asked at once, before a checkpoint
             "attack.kind=sign-flip",
-            "attack.fraction=0.2",
+            "attack.devices=[1]",
+            "split.mode=fitted",
+            "split.every=1",
+            "split.margin=0.0",
+            "network.device_gflops=0.01",
             "wire.h1=temporal:0.15:16",
             "wire.h2=temporal:0.15:16",
         ),
@@ -51,6 +56,7 @@ MODES: dict[str, tuple[tuple[str, ...], list[Death]]] = {
             ("edge-0", "Verdicts", 1),
             ("edge-1", "EvaluationOrder", 2),
             ("edge-1", "lift", 2),
+            ("edge-0", "refit", 1),
         ],
     ),
     "late": (
@@ -60,20 +66,10 @@ MODES: dict[str, tuple[tuple[str, ...], list[Death]]] = {
             "partition.min_rows=4",
             "aggregate.late=buffer",
             "deploy.device_quorum=0.5",
+            "federation.local_steps=1",
             "network.slow=0.4",
         ),
         [("edge-0", "RoundOrder", 1), ("edge-0", "state", 2), ("edge-1", "held", 2)],
-    ),
-    "fitted": (
-        (
-            "federation.rounds=3",
-            "split.mode=fitted",
-            "split.every=1",
-            "split.margin=0.0",
-            "network.drift=1.0",
-            "network.device_gflops=0.01",
-        ),
-        [("edge-0", "RoundOrder", 1), ("edge-1", "refit", 2)],
     ),
 }
 
@@ -192,8 +188,10 @@ def test_elsewhere_killed_stopped_and_gone_on_with_equals_one_process(
     expected = compared(traces(whole))
     for what, found in compared(traces(out)).items():
         assert found == expected[what], what
-    kinds = {it.event.kind for it in read_events(out / "events.jsonl")}
-    assert ("splits_chosen" in kinds) == (mode == "fitted")
+    events = [it.event for it in read_events(out / "events.jsonl")]
+    kinds = {it.kind for it in events}
+    moved = [it for it in events if it.kind == "clustered" and it.moved]
+    assert ("splits_chosen" in kinds) == bool(moved) == (mode == "moving")
 
 
 def test_a_process_that_dies_again_and_again_ends_the_run_which_can_be_gone_on_with(
