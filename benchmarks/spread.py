@@ -3,7 +3,7 @@
 On one core, where the edges of both compute one after the other, the difference is what Ray takes:
 its own processes, what crosses, and what is done twice. On two, each of two edges has a core, and
 one process has both for its threads. Time is from the first checkpoint to the last, so with
-evaluation and checkpoints and without the start, which is told apart: on the clock, and as processor
+evaluation and checkpoints and without the start, told apart: on the clock, and as processor
 time of all processes together, which counts what Ray does while it waits. Processes are looked
 at twice a second. Memory is that of all of them, shared parts counted once. Both engines must end
 with the same adapters where both compute with one thread. Prints a table, writes JSON.
