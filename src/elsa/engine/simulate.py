@@ -16,7 +16,7 @@ from elsa.errors import ElsaError
 from elsa.roles.cloud import tallies
 from elsa.roles.exchange import expect
 from elsa.wire.messages import DeviceReport, EdgeScores, Message, RoundOrder
-from elsa.wire.transport import Caller, Link
+from elsa.wire.transport import Caller, Link, at_once
 
 
 class Side(Protocol):
@@ -41,7 +41,7 @@ class Side(Protocol):
         ...
 
 
-class Line:
+class Line(Caller):
     """The cloud's link to an edge of a simulation.
 
     Attributes:
@@ -50,14 +50,11 @@ class Line:
     """
 
     def __init__(self, simulation: "Simulation", edge: str, side: Side) -> None:
+        link = Link("edge_cloud", edge, CLOUD)
+        super().__init__(*at_once(self._exchange), link, simulation.federation.layers)
         self.there = self.seconds = 0.0
         self._of = simulation
-        self._link = Link("edge_cloud", edge, CLOUD)
         self._side = side
-
-    def call(self, request: Message) -> Message:
-        """Ask the edge, and wait for the answer; see `wire.transport.Transport`."""
-        return Caller(self._exchange, self._link, self._of.federation.layers).call(request)
 
     def _exchange(self, frame: bytes) -> bytes:
         of, network = self._of, self._of.federation.config.network
