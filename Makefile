@@ -43,7 +43,7 @@ flower: .venv/.flower
 	$(BIN)/pip install --quiet --no-deps --requirement requirements-flower.lock
 	@touch $@
 
-# Ray, for elsa run --engine ray and its tests: the same versions and 7 packages more.
+# Ray, for elsa run --engine ray and its tests: the same versions and 6 packages more.
 ray: .venv/.ray
 
 .venv/.ray: requirements-ray.lock $(READY)
