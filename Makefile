@@ -57,7 +57,7 @@ lint: setup
 	$(BIN)/lint-imports
 
 unit: setup flower ray
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 4 --dist loadgroup
 
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site
