@@ -20,12 +20,10 @@ from typing import Any
 import torch
 from measured import commit, machine, print_table, write_json
 from peft import LoraConfig, get_peft_model
-from step import batches, pipeline, segments_alone, unsplit
+from step import STEPS, batches, one_device, pipeline, segments_alone, unsplit
 from torch.nn import functional
 from transformers import AutoModelForTokenClassification
 
-from elsa.config.load import load_config
-from elsa.config.schema import Config
 from elsa.core.split import Split
 from elsa.data.batches import Batch
 from elsa.engine.build import open_sources
@@ -33,7 +31,6 @@ from elsa.engine.machine import prepare
 from elsa.engine.parts import ModelParts, encode
 from elsa.model.accelerator import chosen, described, wait
 
-STEPS = 20
 SIZES = (16, 128)
 Arm = Callable[[], int]
 """Takes STEPS training steps; returns the rows trained on."""
@@ -75,27 +72,9 @@ def plain_peft(model: ModelParts, stream: Iterator[Batch]) -> Arm:
     return train
 
 
-def settings(size: int, precision: str, wire: str) -> Config:
-    """One device at one edge."""
-    return load_config(
-        None,
-        [
-            "federation.devices=1",
-            "federation.edges=1",
-            "federation.edge_rounds=1",
-            f"federation.local_steps={STEPS}",
-            "partition.kind=iid",
-            "data.holdout_fraction=0.0",
-            f"train.batch_size={size}",
-            f"model.precision={precision}",
-            f"wire.preset={wire}",
-        ],
-    )
-
-
 def measure(size: int, precision: str, turns: int) -> list[dict[str, Any]]:
     """All arms of a batch size and a precision in turns; rows of the table."""
-    config = settings(size, precision, "exact")
+    config = one_device(size, precision, "exact")
     sources = open_sources(config)
     model, pad = sources.model, sources.tokenizer.pad_id
     examples = encode(sources.text.train, sources.tokenizer, config)
@@ -109,7 +88,7 @@ def measure(size: int, precision: str, turns: int) -> list[dict[str, Any]]:
         "elsa, unsplit": unsplit(model, stream()),
         "elsa, segments alone": segments_alone(model, stream(), split),
         "elsa": pipeline(config, sources),
-        "elsa, balanced wire": pipeline(settings(size, precision, "balanced"), sources),
+        "elsa, balanced wire": pipeline(one_device(size, precision, "balanced"), sources),
     }
     rates: dict[str, list[float]] = {name: [] for name in arms}
     for turn in range(turns + 1):

@@ -8,6 +8,7 @@ texts are cut, batches are of 8, and a device takes 24 or 32 local steps.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from elsa.compare.cells import Cell
 from elsa.config.load import load_config
@@ -185,8 +186,13 @@ class Setting:
         return load_config(self.corpus.preset, [*self.settings, f"run.name={self.name}"])
 
     def known_by(self, cell: Cell) -> list[str]:
-        """What a cell's result is kept with: one made with anything else is refused."""
-        own = METHODS[cell.method].settings
+        """What a cell's result is kept with: one made with anything else is refused.
+
+        What a method sets to what would hold without it changes nothing, and is left out.
+        """
+        base = self.config().model_dump()
+        settings = METHODS[cell.method].settings.items()
+        own = {key: value for key, value in settings if _held(base, key) != value}
         return [
             f"preset={self.corpus.preset}",
             *self.settings,
@@ -195,6 +201,13 @@ class Setting:
             f"run.seed={cell.seed}",
             f"train.learning_rate={cell.rate!r}",
         ]
+
+
+def _held(config: Mapping[str, Any], key: str) -> Any:
+    """What a dumped config has at a key with dots."""
+    for name in key.split("."):
+        config = config[name]
+    return config
 
 
 @dataclass(frozen=True)

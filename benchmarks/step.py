@@ -165,9 +165,9 @@ def pipeline(config: Config, sources: Any) -> Arm:
     return lambda: sum(report.samples for report in simulation.train_round())
 
 
-def measure(precision: str, turns: int, threads: int, watch: Watch) -> list[dict[str, Any]]:
-    """All arms of one precision in turns; rows of the table."""
-    config = load_config(
+def one_device(size: int, precision: str, wire: str, *more: str) -> Config:
+    """One device at one edge, batches of so many rows."""
+    return load_config(
         None,
         [
             "federation.devices=1",
@@ -176,13 +176,17 @@ def measure(precision: str, turns: int, threads: int, watch: Watch) -> list[dict
             f"federation.local_steps={STEPS}",
             "partition.kind=iid",
             "data.holdout_fraction=0.0",
-            f"train.batch_size={BATCH}",
+            f"train.batch_size={size}",
             f"model.precision={precision}",
-            "wire.preset=exact",
-            f"run.threads={threads}",
-            "run.accelerator=cpu",
+            f"wire.preset={wire}",
+            *more,
         ],
     )
+
+
+def measure(precision: str, turns: int, threads: int, watch: Watch) -> list[dict[str, Any]]:
+    """All arms of one precision in turns; rows of the table."""
+    config = one_device(BATCH, precision, "exact", f"run.threads={threads}", "run.accelerator=cpu")
     prepare(threads)
     sources = open_sources(config)
     examples = encode(sources.text.train, sources.tokenizer, config)

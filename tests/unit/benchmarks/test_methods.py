@@ -249,3 +249,11 @@ def test_a_slice_runs_so_many_keeps_what_ended_and_the_next_runs_the_rest(
     rest = [f"cells/{it.name}" for it in cells[3:]]
     assert [it for it in Hands.names if "plan" not in it] == rest  # what failed is left alone
     assert [it.name for it in runner.due(part)] == ["fedavg/seed-1"]
+
+
+def test_a_result_is_kept_with_what_its_method_changes_alone() -> None:
+    part = PARTS["trec-0.5"]
+    known = {name: part.setting.known_by(Cell(name, 0, 0.001)) for name in ("fedavg", "elsa")}
+    assert "train.in_flight=1" not in known["fedavg"]  # as it would be anyway
+    assert {"split.layout=whole", "run.method=fedavg"} <= set(known["fedavg"])
+    assert "cluster.trust=True" in known["elsa"]

@@ -143,7 +143,8 @@ class RemoteEdge:
                 if self._deaths > TRIES:
                     raise LinkError(
                         f"{self._name}: its process died {self._deaths} times since the last "
-                        f"checkpoint, at last so: {error}. Every round before is kept"
+                        f"checkpoint, at last so: {error}. Every round before is kept: "
+                        "`elsa resume` goes on, with --engine embedded too"
                     ) from error
                 self._say(f"{self._name}: its process died; another one takes its place ({error})")
 
